@@ -59,6 +59,7 @@ impl Signals {
             let tell = move || _ = rustix::io::write(&*write, &[number]);
             // SAFETY: the action is async-signal-safe: it makes one system call, takes no lock, and allocates nothing.
             unsafe { signal_hook::low_level::register(signal, tell) }?;
+            let_come(signal);
         }
         Ok(Signals(read))
     }
@@ -72,6 +73,20 @@ impl Iterator for Signals {
     fn next(&mut self) -> Option<libc::c_int> {
         let mut number = [0];
         self.0.read_exact(&mut number).ok().map(|()| number[0].into())
+    }
+}
+
+/// Unblocks a signal for this thread, and so for the process: it is delivered to any thread that does not block it. What
+/// starts this process may have blocked it, and a block is inherited.
+#[cfg(feature = "cli")]
+fn let_come(signal: libc::c_int) {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is emptied before it is used, and outlives the calls; none of them keeps it. A call fails only for a
+    // number that is no signal's.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Hosts that refuse: threads, locked memory, io_uring, another user namespace, a loopback device that is down, a
 //! /proc that hides processes. Each refusal is reported with a sentence that names it, and the doctor predicts it.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::doctor::doctor_as;
@@ -98,6 +99,53 @@ fn too_little_memory_for_data_is_named() {
         }
     }
     run_as(c1m_after("ulimit -d 6000"), "server --until-stdin-closes").fails_with(3, &["ulimit -d"]);
+}
+
+/// The environment variable with which this executable leaves so many files open in the program that it runs.
+pub const LEAKS: &str = "C1M_TEST_LEAKS";
+
+/// Runs the program under test with so many files open beside the standard streams, of 1,000 that may be.
+pub fn leak_and_run(number: usize) -> std::process::ExitCode {
+    let both = libc::rlimit { rlim_cur: 1_000, rlim_max: 1_000 };
+    // SAFETY: setrlimit reads a struct that outlives the call, and dup takes no memory.
+    unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const both), 0);
+        (0..number).for_each(|_| assert!(libc::dup(0) >= 0));
+    }
+    panic!("{}", Command::new(PROGRAM).args(std::env::args_os().skip(1)).exec());
+}
+
+/// What starts a process may leave files open in it. They count towards the limit: a run holds, or says before it begins
+/// that it would not.
+#[test]
+fn descriptors_that_were_inherited_are_counted() {
+    let server = Server::start(1, "");
+    let (mut refused, mut held) = (0, 0);
+    for open in [0, 500, 850, 900, 920, 940, 950, 960, 970, 980, 985] {
+        let leaking = || {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.env(LEAKS, open.to_string());
+            command
+        };
+        for arguments in [
+            server_arguments(free_ports(1), 1, "--max-connections 10 --until-stdin-closes"),
+            format!("client --target-ip 127.0.0.1 {} --connections 20 --hold 0s", server.at()),
+        ] {
+            let finished = run_as(leaking(), &arguments);
+            if finished.code() == 3 {
+                finished.fails_with(3, &["file descriptor limit 1000", "are open already"]);
+                refused += 1;
+            } else {
+                assert_eq!(finished.code(), 0, "{open}, {arguments}: {}{}", finished.out, finished.err);
+                held += 1;
+            }
+        }
+        let page = doctor_as(leaking(), "--role client --target-ip 127.0.0.1 --connections 20");
+        let verdict = page.says("descriptors", "verdict");
+        assert_eq!(verdict == "blocks", open > 940, "{open}: {}", page.says("descriptors", "have"));
+    }
+    assert!(refused >= 4 && held >= 6, "{refused} refused, {held} held");
+    server.stop();
 }
 
 /// The main thread has the stack that the limit allows when it is needed.

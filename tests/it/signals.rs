@@ -1,5 +1,7 @@
 //! Signals: one that would end a process ends a run in order, or does nothing.
 
+use std::os::unix::process::CommandExt;
+
 use crate::support::*;
 
 /// Other programs print figures or open their logs again at these.
@@ -63,5 +65,27 @@ fn a_signal_ends_a_server_that_may_call_neither_send_nor_recv() {
             assert_eq!(finished.err, "", "{call}");
             assert_eq!(number(&finished.last_document(), "accepted"), 5, "{call}");
         }
+    }
+}
+
+/// A process may be started by a thread that blocks all signals, and that is inherited.
+#[test]
+fn a_signal_that_was_blocked_ends_a_server() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let mut command = c1m();
+        // SAFETY: all three are async-signal-safe, and the set is filled before it is used.
+        unsafe {
+            command.pre_exec(|| {
+                let mut all = std::mem::MaybeUninit::uninit();
+                libc::sigfillset(all.as_mut_ptr());
+                libc::sigprocmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut());
+                Ok(())
+            });
+        }
+        let server = Server::start_as(command, 1, "--json -");
+        server.running.signal(signal);
+        let finished = server.running.wait();
+        assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{signal}");
+        assert_eq!(number(&finished.last_document(), "live"), 0);
     }
 }
