@@ -5,6 +5,7 @@ mod nats;
 
 use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
 use crate::failure::{Cause, HandshakeFault};
+use crate::results::document::ClientDocument;
 
 /// What the cause usually means, and what to do.
 pub fn sentence(cause: Cause) -> &'static str {
@@ -72,6 +73,17 @@ pub fn sentence(cause: Cause) -> &'static str {
             "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"
         }
     }
+}
+
+/// What to know of connections that were refused while others stood: nothing may listen at one of several addresses, such as
+/// the IPv6 address of `localhost`.
+pub fn refused_in_part(document: &ClientDocument) -> Option<&'static str> {
+    let refused = document.errors.contains_key(&Cause::Errno(Errno::ECONNREFUSED));
+    // Addresses are separated by commas there.
+    let has_several = document.target.contains(',');
+    (refused && has_several && document.ramped > 0).then_some(
+        "connections go to all addresses of the target: where nothing listens at one of them, leave it out (--target-ip), or have the server listen there too (--bind :: of `c1m server` takes IPv4 and IPv6)",
+    )
 }
 
 /// What an error of the kernel means for a connection.
