@@ -36,7 +36,9 @@ pub const LOOPBACK: Wall = Wall {
     judge: loopback,
     blame: |evidence| {
         let no_way = [Errno::ENETUNREACH, Errno::EADDRNOTAVAIL].map(|errno| evidence.failures(Cause::Errno(errno)));
-        let failed = evidence.timeouts() + no_way.into_iter().flatten().sum::<u64>();
+        // Those that stood when the device went down.
+        let silent = [Cause::Unanswered, Cause::Silent].map(|cause| evidence.failures(cause));
+        let failed = evidence.timeouts() + no_way.into_iter().chain(silent).flatten().sum::<u64>();
         let (to, loopback) = evidence.loopback?;
         let (seen, means) = match loopback {
             Loopback::Reaches => return None,
@@ -44,7 +46,7 @@ pub const LOOPBACK: Wall = Wall {
             Loopback::NoWay => ("has no way there", "that address cannot be reached"),
         };
         (failed > 0).then(|| Diagnostic {
-            saw: format!("{} connects to this host itself failed, and its loopback device {seen}", count(failed)),
+            saw: format!("{} connections to this host itself failed, and its loopback device {seen}", count(failed)),
             means: format!("in this network namespace {means}"),
             cure: repair(to, loopback).to_owned(),
         })

@@ -424,6 +424,24 @@ fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
     });
 }
 
+/// The connections stood when the device went down.
+#[test(Network)]
+fn a_loopback_device_that_goes_down_during_a_run_is_named() {
+    in_own_network(|| {
+        let server = Server::start(1, "");
+        let arguments = "--connections 10 --hold 1h --interval 200ms --reply-timeout 1s";
+        let mut client = Client::start(&format!("{} {arguments}", server.at()));
+        client.running.until("it holds", |out| out.contains("\nhold "));
+        network::down(c"lo");
+        client.running.until("they fail", |out| out.contains("= 0 live + 10 failed"));
+        client.running.signal(libc::SIGTERM);
+        let run = client.finish();
+        let walls: Vec<_> = run.json["walls"].as_array().unwrap().iter().map(|wall| &wall["wall"]).collect();
+        assert_eq!((run.number("failed"), walls), (10, vec!["loopback"]), "{}", run.json);
+        network::up(c"lo");
+    });
+}
+
 /// The device is up, but its address was removed, or the address family is disabled.
 #[test(Network)]
 fn a_loopback_device_without_the_address_is_not_said_to_be_down() {
