@@ -289,10 +289,7 @@ impl Host {
 
     /// The cores that this process may run on, lowest number first: as its cpuset and its affinity (taskset) allow.
     pub fn cores_allowed(&self) -> Vec<usize> {
-        let mut cores: Vec<usize> =
-            core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-        cores.sort_unstable();
-        cores
+        sys::cores_allowed().unwrap_or_default()
     }
 
     /// Chooses cores. Fails with a `ConfigError` that has the cores this process may use.

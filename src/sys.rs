@@ -1,6 +1,7 @@
 //! The system interfaces that std does not offer: limits, timer slack, an eventfd that wakes a shard, TCP_INFO, raw
 //! socket addresses, and a socket filter that announces data.
 
+mod affinity;
 mod allocator;
 mod bpf;
 mod catcher;
@@ -32,6 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Errno, HostError, HostReason, Result};
 
+pub use affinity::{cores_allowed, pin_thread};
 pub use allocator::{Allocator, end_at_panics_without_memory};
 pub use bpf::Mapping;
 pub use catcher::{Catcher, CatcherTerms, Caught, CaughtAt, CaughtSegment, MARK, NoPlace, Steering};

@@ -97,7 +97,6 @@ const CRATES: [(&str, &[&str]); 29] = [
     ("libc", &["ring", "sys"]),
     ("glommio", &["shard/executor.rs"]),
     ("socket2", &["listener", "client"]),
-    ("core_affinity", &["host"]),
     ("hdrhistogram", &["latency"]),
     ("base64", &["latency", "protocol", "cli/demo/certificate.rs"]),
     ("flate2", &["latency"]),

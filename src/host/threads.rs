@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use core_affinity::CoreId;
-
 use super::{Capability, Host};
 use crate::constants::AFTERLIFE;
 use crate::error::{Errno, Error, HostError, RaiseThreads, Result, ThreadReason};
-use crate::sys::Resource;
+use crate::sys::{self, Resource};
 
 /// A limit on the number of threads and processes, which the kernel counts alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +42,9 @@ pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Se
 ///
 /// Fails with `ThreadReason::Core` where the kernel refuses it.
 pub fn pin_thread(core: usize) -> Result<()> {
-    if core_affinity::set_for_current(CoreId { id: core }) {
-        return Ok(());
-    }
-    let errno = Errno::of(&io::Error::last_os_error());
-    Err(HostError::new("run a thread on", format!("core {core}"), errno, ThreadReason::Core).into())
+    sys::pin_thread(core).map_err(|error| {
+        HostError::new("run a thread on", format!("core {core}"), Errno::of(&error), ThreadReason::Core).into()
+    })
 }
 
 /// Checks that `number` threads can be started, by starting them. glommio ends the process where one of its threads
