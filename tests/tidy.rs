@@ -75,7 +75,7 @@ const PURE: [(&str, &[&str]); 3] =
 
 /// The rooms, or the files, in which each crate may be used. `ring` is the name of a room too, so the crate of that name is
 /// named from the root of all crates.
-const CRATES: [(&str, &[&str]); 29] = [
+const CRATES: [(&str, &[&str]); 28] = [
     ("crossbeam_queue", &["mailbox"]),
     ("io_uring", &["ring"]),
     ("::ring", &["tls/record/keys.rs"]),

@@ -154,7 +154,10 @@ fn stop_with_stdin(news: mpsc::Sender<News>) -> Result<()> {
     let wait = move || {
         // The end of the input, or an error on it, means that the parent process has gone.
         if let Err(error) = std::io::copy(&mut Blocking(std::io::stdin()), &mut std::io::sink()) {
-            warn_of_input(&error, "the server stops, as if it had ended; give it a pipe, or leave out --until-stdin-closes");
+            warn_of_input(
+                &error,
+                "the server stops, as if it had ended; give it a pipe, or leave out --until-stdin-closes",
+            );
         }
         let _ = news.send(News::Stop);
     };

@@ -82,7 +82,7 @@ pub fn refused_in_part(document: &ClientDocument) -> Option<&'static str> {
     // Addresses are separated by commas there.
     let has_several = document.target.contains(',');
     (refused && has_several && document.ramped > 0).then_some(
-        "connections go to all addresses of the target: where nothing listens at one of them, leave it out (--target-ip), or have the server listen there too (--bind :: of `c1m server` takes IPv4 and IPv6)",
+        "connections go to all addresses of the target: where nothing listens at one of them, leave it out (--target-ip), or have the server listen there too (`c1m server` on :: takes IPv4 and IPv6)",
     )
 }
 

@@ -71,7 +71,9 @@ mod tests {
             if mask.len() * CORES_PER_WORD < 8_192 {
                 return Err(io::Error::from_raw_os_error(libc::EINVAL));
             }
-            [3, 1_023, 1_024, 8_191].into_iter().for_each(|core| mask[core / CORES_PER_WORD] |= 1 << (core % CORES_PER_WORD));
+            [3, 1_023, 1_024, 8_191]
+                .into_iter()
+                .for_each(|core| mask[core / CORES_PER_WORD] |= 1 << (core % CORES_PER_WORD));
             Ok(())
         };
         assert_eq!(read(kernel).unwrap(), [3, 1_023, 1_024, 8_191]);

@@ -4,6 +4,8 @@
 use std::io::{self, PipeReader, Read};
 #[cfg(feature = "cli")]
 use std::sync::Arc;
+#[cfg(feature = "cli")]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(feature = "cli")]
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -34,14 +36,25 @@ pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
     [libc::SIGINT, libc::SIGTERM].into_iter().chain(others.filter(|signal| !is_ignored(*signal)))
 }
 
-/// Signals that were caught, in the order in which they came.
+/// Signals that were caught, in the order in which they came. One that comes again before it was taken counts once.
 ///
 /// signal-hook has such an iterator too. Its handler calls send(2), and its reader recv(2) and panics where that fails. A
 /// filter of system calls may forbid these to a program that needs no socket of its own; no filter forbids read(2) and
 /// write(2).
 #[cfg(feature = "cli")]
 #[derive(Debug)]
-pub struct Signals(PipeReader);
+pub struct Signals {
+    numbers: PipeReader,
+    waiting: Arc<Waiting>,
+}
+
+/// Whether a signal is in the pipe, by its number.
+#[cfg(feature = "cli")]
+type Waiting = [AtomicBool; MOST_SIGNALS];
+
+/// The kernel's signals have numbers up to 64.
+#[cfg(feature = "cli")]
+const MOST_SIGNALS: usize = 65;
 
 #[cfg(feature = "cli")]
 impl Signals {
@@ -49,19 +62,23 @@ impl Signals {
     ///
     /// Fails where no pipe can be had.
     pub fn catch(which: impl Iterator<Item = libc::c_int>) -> io::Result<Signals> {
-        let (read, write) = io::pipe()?;
-        // A handler must not wait. Where the pipe is full, its reader has signals enough.
+        let (numbers, write) = io::pipe()?;
+        // A handler must not wait. The pipe has room for all signals once.
         fcntl_setfl(&write, OFlags::NONBLOCK)?;
-        let write = Arc::new(write);
+        let (write, waiting) = (Arc::new(write), Arc::new([const { AtomicBool::new(false) }; MOST_SIGNALS]));
         for signal in which {
-            // The kernel's signals have numbers up to 64.
-            let (write, number) = (write.clone(), signal as u8);
-            let tell = move || _ = rustix::io::write(&*write, &[number]);
-            // SAFETY: the action is async-signal-safe: it makes one system call, takes no lock, and allocates nothing.
+            let (write, theirs, number) = (write.clone(), waiting.clone(), signal as u8);
+            let tell = move || {
+                if !theirs[usize::from(number)].swap(true, Ordering::SeqCst) {
+                    let _ = rustix::io::write(&*write, &[number]);
+                }
+            };
+            // SAFETY: the action is async-signal-safe: it makes one system call at most, takes no lock, and allocates
+            // nothing. A signal's number is below `MOST_SIGNALS`, so it does not panic either.
             unsafe { signal_hook::low_level::register(signal, tell) }?;
             let_come(signal);
         }
-        Ok(Signals(read))
+        Ok(Signals { numbers, waiting })
     }
 }
 
@@ -72,7 +89,9 @@ impl Iterator for Signals {
     /// Waits for the next signal.
     fn next(&mut self) -> Option<libc::c_int> {
         let mut number = [0];
-        self.0.read_exact(&mut number).ok().map(|()| number[0].into())
+        self.numbers.read_exact(&mut number).ok()?;
+        self.waiting[usize::from(number[0])].store(false, Ordering::SeqCst);
+        Some(number[0].into())
     }
 }
 

@@ -152,8 +152,10 @@ fn descriptors_that_were_inherited_are_counted() {
 #[test]
 fn a_small_stack_is_raised_or_named() {
     for arguments in ["server --port 0", "client --target-ip 127.0.0.1 --port 0", "report merge /nonexistent"] {
-        for kibibytes in [20, 64] {
-            let small = c1m_after(&format!("ulimit -s {kibibytes}"));
+        // The environment lies on the stack too, and some kilobytes at random beside it.
+        for kibibytes in [16, 64] {
+            let mut small = c1m_after(&format!("ulimit -s {kibibytes}"));
+            small.env_clear();
             let words = format!("stack limit {} bytes", kibibytes << 10);
             run_as(small, arguments).fails_with(3, &[&words, "ulimit -Hs"]);
         }
@@ -437,7 +439,7 @@ fn a_loopback_device_that_goes_down_during_a_run_is_named() {
         client.running.signal(libc::SIGTERM);
         let run = client.finish();
         let walls: Vec<_> = run.json["walls"].as_array().unwrap().iter().map(|wall| &wall["wall"]).collect();
-        assert_eq!((run.number("failed"), walls), (10, vec!["loopback"]), "{}", run.json);
+        assert!(run.number("failed") == 10 && walls == ["loopback"], "{}", run.json);
         network::up(c"lo");
     });
 }
