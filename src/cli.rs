@@ -1,6 +1,7 @@
 //! The command line: arguments are turned into plain options, and the commands run them. Only this module prints.
 
 pub(crate) mod args;
+mod blocking;
 mod client;
 pub(crate) mod demo;
 mod diagnostics;
@@ -16,17 +17,23 @@ mod server;
 pub(crate) mod steer;
 mod tune;
 
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use crate::command_error::{CommandError, Result};
-use crate::error::{Errno, HostError, HostReason};
-use crate::host::start_thread;
-use crate::{output, sys};
+use crate::error::{Errno, Error, HostError, HostReason};
+use crate::host::{Cores, Host, start_thread};
+use crate::memory_model::{End, Process};
+use crate::{format, output, sys};
 use args::{Arguments, Command, ReportCommand};
+use out::Target;
+
+pub use blocking::Blocking;
 
 /// The end of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,15 +62,25 @@ pub fn command() -> clap::Command {
 
 /// Hides the memory of a process that is about to hold secrets.
 fn hide_memory() -> Result<()> {
-    sys::hide_memory().map_err(|error| CommandError::bug(format!("PR_SET_DUMPABLE: {}", Errno::of(&error))))
+    Ok(sys::hide_memory().map_err(|error| Error::unexpected("hide", "the memory of this process", &error))?)
 }
 
 /// Runs the command of the process's arguments. Wrong arguments end the process with code 2, as clap does.
 pub fn run() -> Result<Ended> {
     sys::end_at_panics_without_memory();
     have_stack()?;
+    run_command()
+}
+
+/// The same on a stack that is large enough. The frame of this function has room for the arguments of every command, 10 KB,
+/// so it must not be a part of its caller's.
+#[inline(never)]
+fn run_command() -> Result<Ended> {
     survive_harmless_signals()?;
-    let command = Arguments::try_parse().unwrap_or_else(|error| without_password(error).exit()).command;
+    let command = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(instead) => return say_instead(without_password(instead)),
+    };
     let words = command.words();
     let ended = match command {
         Command::Server(arguments) => server::run(&arguments),
@@ -80,6 +97,23 @@ pub fn run() -> Result<Ended> {
     ended.map_err(|error| error.in_words(words))
 }
 
+/// Prints what clap prints instead of a run: an error, or the help that was asked for. clap itself would leave the rest out
+/// where a stream is full and does not block.
+fn say_instead(instead: clap::Error) -> Result<Ended> {
+    let text = instead.render().to_string();
+    if instead.use_stderr() {
+        if !io::stderr().is_terminal() {
+            // If standard error is gone, there is no place left for the error.
+            let _ = Blocking(io::stderr()).write_all(text.as_bytes());
+            std::process::exit(instead.exit_code());
+        }
+    } else if !io::stdout().is_terminal() {
+        return Target::Stdout.write(text.as_bytes()).map(|()| Ended::Well);
+    }
+    // On a terminal clap has colours.
+    instead.exit()
+}
+
 /// clap repeats a value that it refuses. What is refused of a URL may be the name and the password in it, which no log is to
 /// have.
 fn without_password(mut error: clap::Error) -> clap::Error {
@@ -92,9 +126,14 @@ fn without_password(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Watches the signals that end a run. The first signal calls `first`; a further SIGINT, SIGTERM or SIGQUIT ends the
-/// process at once. Others do nothing more: when a terminal goes away, the kernel and the shell may each send SIGHUP, the
-/// kernel sends SIGXCPU every second from the limit on processor time on, and a timer may repeat itself.
+/// How long further signals are the same wish as the first one. timeout(1) signals the process and then its group, and
+/// programs that start others pass on what the terminal has sent to all of them.
+const ONE_WISH: Duration = Duration::from_millis(300);
+
+/// Watches the signals that end a run. The first signal calls `first`; a further SIGINT, SIGTERM or SIGQUIT that comes later
+/// than `ONE_WISH` ends the process at once. Others do nothing more: when a terminal goes away, the kernel and the shell may
+/// each send SIGHUP, the kernel sends SIGXCPU every second from the limit on processor time on, and a timer may repeat
+/// itself.
 fn on_signal(first: impl FnOnce() + Send + 'static) -> Result<()> {
     watch_signals(sys::ending_signals(), |_| true, first)
 }
@@ -119,21 +158,43 @@ fn watch_signals(
     ends: impl Fn(i32) -> bool + Send + 'static,
     first: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new(which)
+    let signals = sys::Signals::catch(which)
         .map_err(|e| HostError::new("watch", "signals", Errno::of(&e), HostReason::NoDescriptor))?;
     let wait = move || {
-        let mut coming = signals.forever().filter(|signal| ends(*signal));
-        if coming.next().is_some() {
-            first();
+        let mut coming = signals.filter(|signal| ends(*signal));
+        if coming.next().is_none() {
+            return;
         }
+        first();
+        let came = Instant::now();
         let insists = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGQUIT];
-        if let Some(second) = coming.find(|signal| insists.contains(signal)) {
+        if let Some(second) = coming.find(|signal| insists.contains(signal) && came.elapsed() >= ONE_WISH) {
             output::abandon();
             std::process::exit(128 + second);
         }
     };
     start_thread("c1m-signals", wait)?;
     Ok(())
+}
+
+/// Says so where a process with a shard on each of these cores may take more memory than is left before it has any
+/// connection: the kernel then kills it without a reason.
+fn warn_of_little_memory(end: End, cores: &Cores) {
+    let host = Host::here();
+    // Cores that cannot be used are refused where the run is planned.
+    let Ok(cores) = host.choose_cores(cores) else { return };
+    let shards = cores.len() as u64;
+    let process = Process { shards, rings: shards, ..Process::default() };
+    let needed = process.bytes(end, host.kernel_version()) as u64;
+    if let Some(limit) = host.memory_left().into_iter().find(|limit| limit.left < needed) {
+        out::warn(format!(
+            "{}: {} left of {}: the kernel may kill this process, which takes {} before its first connection; free memory, raise the limit (MemoryMax=, --memory of a container), or use fewer --cores",
+            limit.name,
+            format::bytes(limit.left),
+            format::bytes(limit.total),
+            format::bytes(needed)
+        ));
+    }
 }
 
 /// The file of this program, for a command that starts it a second time.

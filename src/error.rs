@@ -83,6 +83,17 @@ impl Error {
     pub fn bug(saw: impl Into<String>) -> Error {
         Error::Bug(saw.into())
     }
+
+    /// A call failed that the kernel grants to every process. Either a filter of system calls forbids it, which EPERM and
+    /// ENOSYS show, or c1m is wrong.
+    pub(crate) fn unexpected(operation: &'static str, subject: &str, error: &std::io::Error) -> Error {
+        match Errno::of(error) {
+            errno @ (Errno::EPERM | Errno::ENOSYS) => {
+                HostError::new(operation, subject, errno, HostReason::Filtered).into()
+            }
+            errno => Error::bug(format!("{operation} {subject}: {errno}")),
+        }
+    }
 }
 
 /// The three parts of a line that tells of a failure.

@@ -181,7 +181,7 @@ pub fn pattern(bytes: &[u8]) {
 pub fn words(bytes: &[u8]) {
     let mut input = bytes;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        let word = Word::read(&mut input);
+        let word = Word::read(&mut input).unwrap();
         let kept = &line[..line.len().min(LONGEST_LINE as usize)];
         let is_cut = kept.len() == LONGEST_LINE as usize && kept.last() != Some(&b'\n');
         let other = String::from_utf8_lossy(kept.trim_ascii()).into_owned();
@@ -197,7 +197,7 @@ pub fn words(bytes: &[u8]) {
             return;
         }
     }
-    assert_eq!(Word::read(&mut input), Word::Close);
+    assert_eq!(Word::read(&mut input).unwrap(), Word::Close);
 }
 
 /// Options with a value that is more than a word: what comes before them, and their name.

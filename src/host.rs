@@ -271,10 +271,19 @@ impl Host {
         namespace.map_or(true, |namespace| namespace == Path::new("user:[4026531837]"))
     }
 
+    /// File descriptors of this process below a limit that are open already and that no plan counts: inherited ones, or those
+    /// of another part of the program. None where that cannot be read.
+    pub fn descriptors_open(&self, limit: u64) -> u64 {
+        let all = std::fs::read_dir(self.root.join("proc/self/fd")).into_iter().flatten().flatten();
+        let numbers = all.filter_map(|open| open.file_name().to_str()?.parse::<u64>().ok());
+        (numbers.filter(|number| *number < limit).count() as u64).saturating_sub(DESCRIPTORS_AT_FIRST)
+    }
+
     /// The cores that this process may run on, lowest number first: as its cpuset and its affinity (taskset) allow.
     pub fn cores_allowed(&self) -> Vec<usize> {
-        let mut cores: Vec<usize> =
-            core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+        // core_affinity knows no set of more than 1,024 cores.
+        let few = core_affinity::get_core_ids().map(|cores| cores.into_iter().map(|core| core.id).collect());
+        let mut cores: Vec<usize> = few.or_else(|| sys::cores_allowed().ok()).unwrap_or_default();
         cores.sort_unstable();
         cores
     }
@@ -314,14 +323,29 @@ pub struct Raised {
     pub files: (Limit, Limit),
     /// Bytes of locked memory, before and after.
     pub memory: (Limit, Limit),
+    /// File descriptors that are open already, and that no plan counts.
+    pub open: u64,
 }
+
+impl Raised {
+    /// File descriptors that may be open beside those that are open already.
+    pub fn descriptors(&self) -> u64 {
+        self.files.1.soft.saturating_sub(self.open)
+    }
+}
+
+/// File descriptors that a process of ours may have when it plans, and that the plan counts: the standard streams, the pipe
+/// of signals, the places of a report, and the one that counts them.
+const DESCRIPTORS_AT_FIRST: u64 = 16;
 
 /// Raises the soft limits on file descriptors, locked memory and processes to the hard ones, which needs no privilege.
 ///
 /// Fails with `HostReason::LockedMemoryForExecutor` where no executor could start.
 pub fn raise_limits() -> Result<Raised> {
     Resource::Processes.raise()?;
-    let raised = Raised { files: Resource::Files.raise()?, memory: Resource::LockedMemory.raise()? };
+    let files = Resource::Files.raise()?;
+    let open = Host::here().descriptors_open(files.1.soft);
+    let raised = Raised { files, memory: Resource::LockedMemory.raise()?, open };
     if raised.memory.1.soft < GLOMMIO_MEMLOCK {
         let reason = HostReason::LockedMemoryForExecutor { limit: raised.memory.1.soft, needed: GLOMMIO_MEMLOCK };
         return Err(HostError::new("start", "an executor", None, reason).into());

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
             // If standard error is gone too, there is no place left for the error.
-            let _ = writeln!(std::io::stderr(), "c1m: {error}");
+            let _ = writeln!(c1m::internal::cli::Blocking(std::io::stderr()), "c1m: {error}");
             error.exit_code().into()
         }
     }

@@ -97,6 +97,9 @@ impl Exporter {
                 errno @ (Errno::EMFILE | Errno::ENFILE) => {
                     HostError::new("listen for metrics on", address.to_string(), errno, HostReason::NoDescriptor).into()
                 }
+                errno @ (Errno::EPERM | Errno::ENOSYS) => {
+                    HostError::new("listen for metrics on", address.to_string(), errno, HostReason::Filtered).into()
+                }
                 errno => ConfigError::Metrics { address, errno }.into(),
             }
         };

@@ -277,6 +277,12 @@ impl Folder {
         }
     }
 
+    /// Whether it was removed, as the folder may be in which a process was started. A file without a name can be begun
+    /// there, but no name can be given to it.
+    fn is_removed(&self) -> bool {
+        self.open.as_ref().and_then(|folder| folder.metadata().ok()).is_some_and(|found| found.nlink() == 0)
+    }
+
     /// Gives a file a temporary name there, which `make` makes: tempfile's own errors have no errno.
     fn name<T>(&self, make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<NamedTempFile<T>> {
         let mut begun = begun();
@@ -290,6 +296,9 @@ impl Begun {
     /// Begins a file that will replace `path`, with the owner and the mode of the earlier one.
     fn new(path: &Path) -> io::Result<Begun> {
         let folder = Folder::of(path);
+        if folder.is_removed() {
+            return Err(io::Error::from_raw_os_error(Errno::ENOENT.0));
+        }
         // Without /proc it could not be given a name.
         let nameless = folder.open.as_ref().and_then(|_| sys::open_nameless(&folder.path).ok());
         let named = || folder.name(|path| OpenOptions::new().write(true).create_new(true).open(path)).map(New::Named);

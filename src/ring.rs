@@ -242,7 +242,7 @@ impl Ring {
             let table = format!("a table of {slots} direct descriptors");
             HostError::new("register", table, Errno::of(&e), RingReason::Table)
         })?;
-        submitter.register_eventfd(eventfd).map_err(|e| Error::bug(format!("register eventfd: {}", Errno::of(&e))))?;
+        submitter.register_eventfd(eventfd).map_err(|e| Error::unexpected("register", "an eventfd", &e))?;
         let arguments = Arguments::new(queues.submissions);
         let in_flight = InFlightOps::new(accepts);
         let mut ring = Ring { uring, queued: 0, in_flight, arguments, quirks, early: Vec::new(), futile_enters: 0 };

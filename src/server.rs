@@ -204,6 +204,8 @@ impl<M: Send + 'static> Server<M> {
         let cores = host.choose_cores(&options.cores)?;
         takeover::check(&options, &host)?;
         let speaks = takeover::speaks::<S>(&options);
+        // Before descriptors come from an earlier process, which the plan counts.
+        let raised = raise_limits()?;
         let mut inheritance = options.takeover.as_deref().map(Inheritance::find).transpose()?.flatten();
         #[cfg(feature = "metrics")]
         let metrics = {
@@ -215,7 +217,6 @@ impl<M: Send + 'static> Server<M> {
         // The server that runs takes memory too, and all of its connections that are awake are to have a slot here.
         let theirs = inheritance.as_ref().and_then(|inheritance| inheritance.terms.awake);
         let awake = awake.map(|awake| if options.awake.is_none() { awake.max(theirs.unwrap_or(0)) } else { awake });
-        let raised = raise_limits()?;
         ring::probe()?;
         let goal = ServerGoal {
             cores,
@@ -224,6 +225,7 @@ impl<M: Send + 'static> Server<M> {
             connections: options.max_connections,
             awake,
             nofile: raised.files.1.soft,
+            open: raised.open,
         };
         let plans = plan::server(&goal, host.lockable(raised.memory.1.soft))?;
         host.check_locked_memory(raised.memory.1.soft, goal.connections, |n| plan::server_needs(&goal, n))?;
@@ -239,7 +241,7 @@ impl<M: Send + 'static> Server<M> {
             _ => listener::check_free(options.bind, options.ports)?,
         }
         let limit = SharedLimit::new(options.max_connections);
-        let idle_choice = options.idle.choose(&host, &plans, raised.files.1.soft)?;
+        let idle_choice = options.idle.choose(&host, &plans, raised.descriptors())?;
         let (sink, events) = channel(builder.on_event);
         let handles = plans.iter().map(|_| ShardHandle::new()).collect::<Result<Vec<_>>>()?;
         let doorbells: Vec<_> = handles.iter().map(|handle| handle.doorbell().clone()).collect();
@@ -272,8 +274,8 @@ impl<M: Send + 'static> Server<M> {
             metrics,
         };
         let outliving = server.outliving(inheritance.as_mut(), plans.len())?;
-        let soft = raised.files.1.soft;
-        let hibernation = Hibernation::of(&server.options, &host, &plans, soft, inheritance.as_mut())?;
+        let room = raised.descriptors();
+        let hibernation = Hibernation::of(&server.options, &host, &plans, room, inheritance.as_mut())?;
         let events = sink.clone();
         let launch = Launch { plans, handles, inboxes, events, hibernation, inheritance, outliving, speaks };
         match server.launch(launch, service) {

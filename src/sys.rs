@@ -1,6 +1,7 @@
 //! The system interfaces that std does not offer: limits, timer slack, an eventfd that wakes a shard, TCP_INFO, raw
 //! socket addresses, and a socket filter that announces data.
 
+mod affinity;
 mod allocator;
 mod bpf;
 mod catcher;
@@ -26,10 +27,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Errno, HostError, HostReason, Result};
 
+pub use affinity::{cores_allowed, pin_thread};
 pub use allocator::{Allocator, end_at_panics_without_memory};
 pub use bpf::Mapping;
 pub use catcher::{Catcher, CatcherTerms, Caught, CaughtAt, CaughtSegment, MARK, NoPlace, Steering};
@@ -44,6 +48,8 @@ pub use rights::{
     listen_in_own_name, receive_rights, send_rights, tell_datagram,
 };
 pub use shared_memory::SharedMemory;
+#[cfg(feature = "cli")]
+pub use signals::Signals;
 pub use signals::{HARMLESS_SIGNALS, ending_signals};
 pub use start_memory::release_start_memory;
 
@@ -455,14 +461,27 @@ pub fn is_broadcast(ip: std::net::Ipv4Addr) -> bool {
 /// Waits at most `most` until something can be written to a file without waiting: to a pipe, up to 4,096 bytes (PIPE_BUF
 /// of pipe(7)). Where writing fails that is so at once.
 pub fn is_writable(file: &impl AsFd, most: Duration) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let until = std::time::Instant::now() + most;
+    is_ready(file, PollFlags::OUT, most)
+}
+
+/// Waits until something can be written to a file without waiting.
+pub fn wait_until_writable(file: &impl AsFd) {
+    is_ready(file, PollFlags::OUT, Duration::MAX);
+}
+
+/// Waits until something can be read from a file without waiting, or it has ended.
+pub fn wait_until_readable(file: &impl AsFd) {
+    is_ready(file, PollFlags::IN, Duration::MAX);
+}
+
+fn is_ready(file: &impl AsFd, what: PollFlags, most: Duration) -> bool {
+    let until = Instant::now().checked_add(most);
     loop {
-        let left = until.saturating_duration_since(std::time::Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(file, PollFlags::OUT)], Some(&timeout)) {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut [PollFd::new(file, what)], timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
-            // What cannot be polled is written to.
+            // What cannot be polled is read or written.
             polled => return polled.map_or(true, |ready| ready > 0),
         }
     }

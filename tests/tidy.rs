@@ -103,7 +103,7 @@ const CRATES: [(&str, &[&str]); 29] = [
     ("flate2", &["latency"]),
     ("clap", &["cli", "main"]),
     ("indicatif", &["cli"]),
-    ("signal_hook", &["cli"]),
+    ("signal_hook", &["cli", "sys/signals.rs"]),
     ("serde_json", &["results", "render", "cli", "tune", "takeover/terms.rs", "protocol/nats/lines.rs"]),
     ("maud", &["render"]),
     ("prometheus_client", &["metrics"]),

@@ -7,10 +7,11 @@ use super::display::{Display, Events};
 use super::files::Files;
 use super::observer::Observer;
 use super::out::{Target, say};
-use super::{Ended, hide_memory, on_signal, steer};
+use super::{Ended, hide_memory, on_signal, steer, warn_of_little_memory};
 use crate::client::{Course, Run, Steering, Workload};
 use crate::command_error::{Blame, CommandError, Result};
 use crate::format::count;
+use crate::memory_model::End;
 use crate::render::{hgrm, text};
 use crate::results::Summary;
 use crate::results::document::ClientDocument;
@@ -69,6 +70,7 @@ fn report(workload: Workload, mut files: Files, quiet: bool) -> Result<(Summary,
     } else {
         Box::new(Display::new(quiet || files.are_printed()))
     };
+    warn_of_little_memory(End::Client, &workload.cores);
     let summary = lead(workload, &mut files.logging(observer.as_mut()), None)?;
     let document = ClientDocument::of(&summary)?;
     if !files.are_printed() {

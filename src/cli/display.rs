@@ -32,8 +32,11 @@ impl Seconds {
 fn warn_of(plan: &Planned, workload: &Workload) {
     if plan.concurrency < workload.concurrency {
         warn(format!(
-            "--concurrency {} lowered to {}: the file descriptor limit is {}",
-            workload.concurrency, plan.concurrency, plan.raised.files.1.soft
+            "--concurrency {} lowered to {}: the file descriptor limit is {}{}",
+            workload.concurrency,
+            plan.concurrency,
+            plan.raised.files.1.soft,
+            if plan.raised.open > 0 { format!(", and {} are open already", plan.raised.open) } else { String::new() }
         ));
     }
     if workload.hibernate.is_some_and(|silence| silence < DELAYED_ACKNOWLEDGEMENT) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Blocking;
 use crate::command_error::{CommandError, Result};
 use crate::error::Errno;
 use crate::output::{self, Output, Stream};
@@ -33,7 +34,8 @@ pub fn say(line: impl AsRef<str>) {
 
 /// Prints a line. A missing reader is no error: a pipe was closed, or a terminal is gone (EIO).
 fn print(line: &str) -> io::Result<()> {
-    match writeln!(io::stdout().lock(), "{line}") {
+    let mut stdout = Blocking(io::stdout().lock());
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(e) if e.raw_os_error() == Some(Errno::EIO.0) && !output::prints_to_file() => Ok(()),
         done => done,
@@ -63,7 +65,16 @@ pub fn warn(line: impl AsRef<str>) {
     static STOPPED: AtomicBool = AtomicBool::new(false);
     if is_read(&io::stderr(), &STOPPED) {
         // If standard error fails too, there is no place left for the warning.
-        let _ = writeln!(io::stderr().lock(), "c1m: {}", line.as_ref());
+        let _ = Blocking(io::stderr().lock()).write_all(format!("c1m: {}\n", line.as_ref()).as_bytes());
+    }
+}
+
+/// Says that standard input cannot be read, and what follows from that. Of a terminal that is gone (EIO) nothing is said: its
+/// input has ended.
+pub fn warn_of_input(error: &io::Error, follows: &str) {
+    match Errno::of(error) {
+        Errno::EIO => {}
+        errno => warn(format!("standard input: {errno}: {follows}")),
     }
 }
 
@@ -126,7 +137,7 @@ impl Target {
     pub fn stream(&self) -> io::Result<TargetStream> {
         match self {
             Target::File(output) => output.stream().map(TargetStream::File),
-            Target::Stdout => Ok(TargetStream::Stdout(io::stdout())),
+            Target::Stdout => Ok(TargetStream::Stdout(Blocking(io::stdout()))),
         }
     }
 
@@ -157,7 +168,7 @@ pub fn print_beside<'a>(documents: impl IntoIterator<Item = &'a Target>, text: &
 #[derive(Debug)]
 pub enum TargetStream {
     File(Stream),
-    Stdout(io::Stdout),
+    Stdout(Blocking<io::Stdout>),
 }
 
 impl Write for TargetStream {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Ended;
 use super::args::{CompareArguments, HtmlArguments, MergeArguments};
 use super::out::{Target, print_beside};
+use super::{Blocking, Ended};
 use crate::command_error::{CommandError, Result};
 use crate::error::{self, Errno};
 use crate::format;
@@ -130,7 +130,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let name = path.display();
     let opened: io::Result<Box<dyn Read>> = if path.as_os_str() == "-" {
-        Ok(Box::new(io::stdin().lock()))
+        Ok(Box::new(Blocking(io::stdin())))
     } else {
         File::open(path).map(|file| Box::new(file) as Box<dyn Read>)
     };

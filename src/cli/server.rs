@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use super::args::{ServerArguments, ServerProtocol, ServiceName};
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::{Live, Recent};
-use super::out::{Target, event, say, show, warn};
-use super::{Ended, hide_memory, on_signal, on_signal_or_hangup};
+use super::out::{Target, event, say, show, warn, warn_of_input};
+use super::{Blocking, Ended, hide_memory, on_signal, on_signal_or_hangup, warn_of_little_memory};
 use crate::command_error::{CommandError, Result};
 use crate::format;
 use crate::host::{HOST_MEMORY, Host, start_thread};
+use crate::memory_model::End;
 use crate::output;
 use crate::plan::{IdleBackend, Reserve};
 use crate::render::text;
@@ -62,6 +63,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
     } else {
         on_signal(tell(News::Stop))?;
     }
+    warn_of_little_memory(End::Server, &options.cores);
     if arguments.until_stdin_closes {
         stop_with_stdin(sender.clone())?;
     }
@@ -152,7 +154,12 @@ const NO_RESERVE: &str = "what memory is left cannot be read in /proc: none is k
 fn stop_with_stdin(news: mpsc::Sender<News>) -> Result<()> {
     let wait = move || {
         // The end of the input, or an error on it, means that the parent process has gone.
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        if let Err(error) = std::io::copy(&mut Blocking(std::io::stdin()), &mut std::io::sink()) {
+            warn_of_input(
+                &error,
+                "the server stops, as if it had ended; give it a pipe, or leave out --until-stdin-closes",
+            );
+        }
         let _ = news.send(News::Stop);
     };
     start_thread("c1m-stdin", wait)?;

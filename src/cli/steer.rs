@@ -1,8 +1,9 @@
 //! Reads lines from standard input that steer a client.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
-use super::out::warn;
+use super::Blocking;
+use super::out::{warn, warn_of_input};
 use crate::client::Steering;
 use crate::command_error::Result;
 use crate::host::start_thread;
@@ -23,22 +24,22 @@ pub(crate) enum Word {
 
 impl Word {
     /// Reads the next line.
-    pub fn read(input: &mut impl BufRead) -> Word {
+    pub fn read(input: &mut impl BufRead) -> io::Result<Word> {
         let mut line = Vec::new();
-        let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
+        let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
         let is_cut = line.len() as u64 == LONGEST_LINE && !line.ends_with(b"\n");
         if is_cut {
-            // Where the rest cannot be read, neither can the next line, which ends the words.
+            // Where the rest cannot be read, neither can the next line.
             let _ = input.skip_until(b'\n');
         }
-        match line.trim_ascii() {
-            _ if !read.is_ok_and(|bytes| bytes > 0) => Word::Close,
+        Ok(match line.trim_ascii() {
+            _ if read == 0 => Word::Close,
             start if is_cut => Word::Other(format!("{}…", String::from_utf8_lossy(start))),
             b"audit" => Word::Audit,
             b"report" => Word::Report,
             b"close" => Word::Close,
             other => Word::Other(String::from_utf8_lossy(other).into_owned()),
-        }
+        })
     }
 }
 
@@ -46,9 +47,13 @@ impl Word {
 /// it.
 pub fn follow(steering: Steering) -> Result<()> {
     let obey = move || {
-        let mut input = std::io::stdin().lock();
+        let mut input = BufReader::new(Blocking(io::stdin()));
+        let unreadable = |error: io::Error| {
+            warn_of_input(&error, "no word can come, so the client closes; give it a pipe or a file");
+            Word::Close
+        };
         loop {
-            match Word::read(&mut input) {
+            match Word::read(&mut input).unwrap_or_else(unreadable) {
                 Word::Audit => steering.audit(),
                 Word::Report => steering.report(),
                 Word::Close => break,

@@ -15,7 +15,7 @@ impl Hibernation {
         let Some(after) = workload.hibernate else { return Ok(None) };
         let (host, shards, connections) = (Host::here(), planned.cores.len(), workload.own_connections());
         let needs = planned.goal(workload).needs(connections).descriptors();
-        let spare = planned.raised.files.1.soft.saturating_sub(needs + u64::from(planned.concurrency));
+        let spare = planned.raised.descriptors().saturating_sub(needs + u64::from(planned.concurrency));
         let shared = host.share_catcher(shards, connections, None)?;
         Ok(Some(Hibernation(SharedHibernation::new(after, host, shared, spare, shards))))
     }

@@ -217,16 +217,17 @@ impl Workload {
         let goal = ClientGoal { shards, concurrency: self.concurrency, nofile, awake };
         let needs = |connections: u64| goal.needs(connections);
         // The limit on descriptors holds for each process, that on locked memory for all processes of the user.
-        let fit = |connections: u64| self.processes(connections).all(|n| needs(n).fit(nofile));
+        let room = raised.descriptors();
+        let fit = |connections: u64| self.processes(connections).all(|n| needs(n).fit(room));
         let together = |connections: u64| Needs::together(self.processes(connections).map(needs));
-        if let Some(refused) = self.processes(self.connections).find(|n| !needs(*n).fit(nofile)) {
+        if let Some(refused) = self.processes(self.connections).find(|n| !needs(*n).fit(room)) {
             let lockable = host.lockable(raised.memory.1.soft);
             let possible = plan::largest(self.connections, |n| fit(n) && together(n).locked_bytes() <= lockable);
-            return Err(needs(refused).refusal(refused, possible, nofile, ShardsOf::Client));
+            return Err(needs(refused).refusal(refused, possible, (nofile, raised.open), ShardsOf::Client));
         }
         host.check_locked_memory(raised.memory.1.soft, self.connections, together)?;
-        let room = nofile - needs(self.own_connections()).descriptors() + shards;
-        let concurrency = u64::from(self.concurrency).min(room) as u32;
+        let spare = room - needs(self.own_connections()).descriptors() + shards;
+        let concurrency = u64::from(self.concurrency).min(spare) as u32;
         Ok(Planned {
             cores,
             raised,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::admission::{Admission, AdmissionGate, AdmissionState, SharedLimit};
 use super::slots::Slots;
 use crate::clock::{Clock, LONGEST_LOOK, Mark};
-use crate::error::{Errno, Error, Result};
+use crate::error::{Error, Result};
 use crate::listener;
 use crate::pace::TokenBucket;
 use crate::ring::RingOps;
@@ -198,8 +198,7 @@ impl Acceptor {
     pub fn stop_listening(&mut self) -> Result<()> {
         for Listener { socket, wanted, .. } in &mut self.listeners {
             *wanted = 0;
-            listener::stop_listening(socket)
-                .map_err(|error| Error::bug(format!("stop listening: {}", Errno::of(&error))))?;
+            listener::stop_listening(socket).map_err(|error| Error::unexpected("stop", "listening", &error))?;
         }
         Ok(())
     }

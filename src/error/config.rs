@@ -362,7 +362,7 @@ impl ConfigError {
             ConfigError::NoPort { .. } => "a port run starts at 1 or above and has at least one port".to_owned(),
             ConfigError::PortsBeyondLast { .. } => format!("the last TCP port is {}", u16::MAX),
             ConfigError::NoCores => {
-                "the kernel does not tell which cores this process may run on (sched_getaffinity): a seccomp filter forbids that, or there may be more than 1,024 of them".to_owned()
+                "the kernel does not tell which cores this process may run on (sched_getaffinity): a seccomp filter forbids that".to_owned()
             }
             ConfigError::CoreCount { allowed, .. }
             | ConfigError::Core { allowed, .. }

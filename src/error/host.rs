@@ -53,6 +53,8 @@ pub enum HostReason {
         connections: u64,
         /// The limit (RLIMIT_NOFILE, soft).
         limit: u64,
+        /// Descriptors that are open already and belong to something else: inherited, or of the rest of the program.
+        open: u64,
         /// Descriptors that they need in all.
         needed: u64,
         /// How many of these are rings.
@@ -216,9 +218,12 @@ impl HostError {
         let tried = format!("{} {}", self.0.operation, self.0.subject);
         let tried = tried.trim_end();
         match (&self.0.reason, self.0.errno) {
-            (HostReason::DescriptorLimit { limit, needed, rings, sockets, others, .. }, _) => format!(
-                "file descriptor limit {limit}, {needed} needed ({rings} rings, {sockets} sockets, {others} for the rest)"
-            ),
+            (HostReason::DescriptorLimit { limit, open, needed, rings, sockets, others, .. }, _) => {
+                let open = if *open > 0 { format!(", of which {open} are open already") } else { String::new() };
+                format!(
+                    "file descriptor limit {limit}{open}, {needed} needed ({rings} rings, {sockets} sockets, {others} for the rest)"
+                )
+            }
             (HostReason::LockedMemoryLimit { limit, needed, .. }, _) => {
                 format!("memlock limit {limit} bytes, {needed} needed")
             }
@@ -319,7 +324,9 @@ impl HostReason {
             HostReason::SourcePorts { sources_needed: Some(sources), .. } => {
                 format!("give {sources} source addresses, more ports or targets, or widen net.ipv4.ip_local_port_range")
             }
-            HostReason::SourcePorts { sources_needed: None, .. } => "widen net.ipv4.ip_local_port_range".to_owned(),
+            HostReason::SourcePorts { sources_needed: None, .. } => {
+                "widen net.ipv4.ip_local_port_range, or take ports out of net.ipv4.ip_local_reserved_ports".to_owned()
+            }
             HostReason::UnknownName { .. } => {
                 "check the name (getent ahosts), /etc/resolv.conf and /etc/hosts, or give an address".to_owned()
             }

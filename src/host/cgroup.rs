@@ -63,6 +63,22 @@ impl Host {
         };
         self.cgroup_folders("cpu").into_iter().filter_map(quota).min_by(f64::total_cmp)
     }
+
+    /// How often a cgroup of this process had used up its processor time, and for how many milliseconds its cores then stood
+    /// still, summed over the groups and cores (`nr_throttled` of cpu.stat); `None` where no group counts that.
+    pub(super) fn cpu_pauses(&self) -> Option<(u64, u64)> {
+        let pauses = |(hierarchy, folder): (Hierarchy, PathBuf)| {
+            let stat = self.read_at(&folder.join("cpu.stat"))?;
+            let field = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+            let milliseconds = match hierarchy {
+                Hierarchy::V1 => field("throttled_time ")? / 1_000_000,
+                Hierarchy::V2 => field("throttled_usec ")? / 1_000,
+            };
+            Some((field("nr_throttled ")?, milliseconds))
+        };
+        let sum = |all: (u64, u64), one: (u64, u64)| (all.0.saturating_add(one.0), all.1.saturating_add(one.1));
+        self.cgroup_folders("cpu").into_iter().filter_map(pauses).reduce(sum)
+    }
 }
 
 /// The path in a line of /proc/self/cgroup, if the line is of that hierarchy and controller.
@@ -148,5 +164,23 @@ mod tests {
             ("sys/fs/cgroup/unified/cpu.max", "max 100000\n"),
         ]);
         assert_eq!(host.cpu_quota(), Some(1.5));
+    }
+
+    #[test]
+    fn pauses_of_all_groups_count() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "3:cpu,cpuacct:/a\n0::/b\n"),
+            (
+                "proc/self/mountinfo",
+                "35 32 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("sys/fs/cgroup/cpu/cpu.stat", "nr_periods 0\nnr_throttled 0\nthrottled_time 0\n"),
+            ("sys/fs/cgroup/cpu/a/cpu.stat", "nr_periods 40\nnr_throttled 30\nthrottled_time 2500000000\n"),
+            ("sys/fs/cgroup/unified/cpu.stat", "usage_usec 77\nuser_usec 7\n"),
+            ("sys/fs/cgroup/unified/b/cpu.stat", "usage_usec 77\nnr_periods 4\nnr_throttled 3\nthrottled_usec 4000\n"),
+        ]);
+        assert_eq!(host.cpu_pauses(), Some((33, 2_504)));
+        let counters = host.net_counters();
+        assert_eq!((counters["cgroup_cpu_pauses"], counters["cgroup_cpu_paused_ms"]), (33, 2_504));
     }
 }

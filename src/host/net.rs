@@ -219,7 +219,8 @@ impl Host {
     }
 
     /// The counters that a report shows: TcpExt by name; `softnet_dropped` and `conntrack_*` summed over
-    /// cores; `cgroup_memory_hits`, how often this process's cgroups met their memory limits.
+    /// cores; `cgroup_memory_hits`, how often this process's cgroups met their memory limits; `cgroup_cpu_pauses` and
+    /// `cgroup_cpu_paused_ms`, how often and how long they were paused for their processor quota.
     pub fn net_counters(&self) -> NetCounters {
         let mut counters = NetCounters::new();
         let netstat = self.read("proc/net/netstat").unwrap_or_default();
@@ -237,6 +238,10 @@ impl Host {
         counters.extend(self.conntrack_counters());
         if !self.cgroup_folders("memory").is_empty() {
             counters.insert("cgroup_memory_hits".to_owned(), self.memory_cgroup_hits());
+        }
+        if let Some((pauses, milliseconds)) = self.cpu_pauses() {
+            counters.insert("cgroup_cpu_pauses".to_owned(), pauses);
+            counters.insert("cgroup_cpu_paused_ms".to_owned(), milliseconds);
         }
         counters
     }

@@ -10,7 +10,7 @@ use core_affinity::CoreId;
 use super::{Capability, Host};
 use crate::constants::AFTERLIFE;
 use crate::error::{Errno, Error, HostError, RaiseThreads, Result, ThreadReason};
-use crate::sys::Resource;
+use crate::sys::{self, Resource};
 
 /// A limit on the number of threads and processes, which the kernel counts alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,15 +40,20 @@ pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Se
     started.map_err(|error| not_started(format!("the thread {name}"), &error))
 }
 
+/// Cores for which a set of core_affinity has room.
+const CORES_OF_A_SET: usize = 1_024;
+
 /// Pins the calling thread to a core.
 ///
 /// Fails with `ThreadReason::Core` where the kernel refuses it.
 pub fn pin_thread(core: usize) -> Result<()> {
-    if core_affinity::set_for_current(CoreId { id: core }) {
+    if core < CORES_OF_A_SET && core_affinity::set_for_current(CoreId { id: core }) {
         return Ok(());
     }
-    let errno = Errno::of(&io::Error::last_os_error());
-    Err(HostError::new("run a thread on", format!("core {core}"), errno, ThreadReason::Core).into())
+    // It tells why as well.
+    sys::pin_thread(core).map_err(|error| {
+        HostError::new("run a thread on", format!("core {core}"), Errno::of(&error), ThreadReason::Core).into()
+    })
 }
 
 /// Checks that `number` threads can be started, by starting them. glommio ends the process where one of its threads

@@ -68,7 +68,8 @@ impl Goal {
     /// The server's shards, whether descriptors suffice or not.
     pub fn server_shards(&self, connections: u64, nofile: u64) -> Vec<ShardPlan> {
         let (cores, ports, awake) = (self.cores.clone(), self.routes.ports, self.awake);
-        layout(&ServerGoal { cores, ports, sharing: PortSharing::Subset, connections, awake, nofile }, connections)
+        let sharing = PortSharing::Subset;
+        layout(&ServerGoal { cores, ports, sharing, connections, awake, nofile, open: 0 }, connections)
     }
 
     /// The rings of the client's shards, whether descriptors suffice or not.

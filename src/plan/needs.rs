@@ -90,11 +90,12 @@ impl Needs {
         self.descriptors() <= nofile && self.rings.iter().all(|rings| *rings <= RINGS_PER_SHARD)
     }
 
-    /// Why `connections` do not fit, where `possible` would.
-    pub fn refusal(&self, connections: u64, possible: u64, nofile: u64, whose: ShardsOf) -> Error {
+    /// Why `connections` do not fit, where `possible` would. Of the limit so many descriptors are open already.
+    pub fn refusal(&self, connections: u64, possible: u64, (nofile, open): (u64, u64), whose: ShardsOf) -> Error {
         let reason = HostReason::DescriptorLimit {
             connections,
             limit: nofile,
+            open,
             needed: self.descriptors(),
             rings: self.all_rings(),
             sockets: self.sockets,

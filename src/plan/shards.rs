@@ -60,6 +60,8 @@ pub struct ServerGoal {
     pub awake: Option<u64>,
     /// The soft limit on file descriptors.
     pub nofile: u64,
+    /// How many of them are open already, and not the server's own.
+    pub open: u64,
 }
 
 /// Plans the shards of a server: what each listens on and how many rings it needs.
@@ -68,15 +70,15 @@ pub struct ServerGoal {
 /// connections that are possible, as far as `lockable` bytes of locked memory suffice for them too.
 pub fn server(goal: &ServerGoal, lockable: u64) -> Result<Vec<ShardPlan>> {
     let plans = layout(goal, goal.connections);
-    let needs = needs(&plans);
-    if needs.fit(goal.nofile) {
+    let (needs, room) = (needs(&plans), goal.nofile.saturating_sub(goal.open));
+    if needs.fit(room) {
         return Ok(plans);
     }
     let possible = largest(goal.connections, |n| {
         let needs = self::needs(&layout(goal, n));
-        needs.fit(goal.nofile) && needs.locked_bytes() <= lockable
+        needs.fit(room) && needs.locked_bytes() <= lockable
     });
-    Err(needs.refusal(goal.connections, possible, goal.nofile, ShardsOf::Server))
+    Err(needs.refusal(goal.connections, possible, (goal.nofile, goal.open), ShardsOf::Server))
 }
 
 /// What the server of a goal would need for so many connections.
@@ -146,6 +148,7 @@ mod tests {
             connections,
             awake: None,
             nofile,
+            open: 0,
         }
     }
 

@@ -5,6 +5,7 @@ mod nats;
 
 use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
 use crate::failure::{Cause, HandshakeFault};
+use crate::results::document::ClientDocument;
 
 /// What the cause usually means, and what to do.
 pub fn sentence(cause: Cause) -> &'static str {
@@ -74,6 +75,17 @@ pub fn sentence(cause: Cause) -> &'static str {
     }
 }
 
+/// What to know of connections that were refused while others stood: nothing may listen at one of several addresses, such as
+/// the IPv6 address of `localhost`.
+pub fn refused_in_part(document: &ClientDocument) -> Option<&'static str> {
+    let refused = document.errors.contains_key(&Cause::Errno(Errno::ECONNREFUSED));
+    // Addresses are separated by commas there.
+    let has_several = document.target.contains(',');
+    (refused && has_several && document.ramped > 0).then_some(
+        "connections go to all addresses of the target: where nothing listens at one of them, leave it out (--target-ip), or have the server listen there too (`c1m server` on :: takes IPv4 and IPv6)",
+    )
+}
+
 /// What an error of the kernel means for a connection.
 fn errno_sentence(errno: Errno) -> &'static str {
     match errno {
@@ -96,7 +108,12 @@ fn errno_sentence(errno: Errno) -> &'static str {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EHOSTDOWN => {
             "there is no way to that address; check it, and `ip route get`"
         }
-        Errno::EACCES | Errno::EPERM => "a firewall rule of this host forbids it; look at nft list ruleset",
+        Errno::EACCES | Errno::EPERM => {
+            "a firewall rule or a seccomp filter of this host forbids it; look at nft list ruleset, and at the profile of the container or unit"
+        }
+        Errno::ENOSYS => {
+            "a seccomp filter hides a call that connecting needs; look at the profile of the container or unit"
+        }
         Errno::EINVAL => {
             "source and target cannot be combined (one is IPv6, or one is loopback); check --source-ip and the target"
         }

@@ -265,6 +265,9 @@ fn failed(out: &mut String, document: &ClientDocument) {
     for (cause, number) in &document.errors {
         let _ = writeln!(out, "  {:>11}  {}: {}", count(*number), cause.name(), failures::sentence(*cause));
     }
+    if let Some(remark) = failures::refused_in_part(document) {
+        let _ = writeln!(out, "\n{remark}");
+    }
     if document.source_ports_passed_over > 0 {
         let passed_over = count(document.source_ports_passed_over);
         let _ = writeln!(

@@ -24,8 +24,9 @@ const FIRST_INTERVAL: f64 = 0.25;
 /// The shortest time between two samples that a result can have, in seconds.
 const SHORTEST_INTERVAL: f64 = 0.1;
 
-/// The latest start of a run, in seconds since 1970: in 30,000 years.
-const LATEST_BEGIN: f64 = 1e12;
+/// The latest start of a run, in seconds since 1970: the last second of the year 9999. Later dates cannot be written, and no
+/// clock of a kernel goes that far.
+const LATEST_BEGIN: f64 = 253_402_300_799.0;
 
 /// The largest bound of a class, as a power of ten in microseconds: 100 s.
 const DECADES: u32 = 8;

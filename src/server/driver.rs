@@ -80,7 +80,7 @@ impl ListenerProgram {
             None => sys::detach_program(socket),
         };
         let listens = attached.and_then(|()| listener::listen_again(socket, self.backlog));
-        listens.map_err(|error| Error::bug(format!("listener of another process: {}", Errno::of(&error))))
+        listens.map_err(|error| Error::unexpected("listen with", "the listener of another process", &error))
     }
 }
 

@@ -1,5 +1,15 @@
 //! The meaning of signals to a run. A signal that ends the process by default ends the run in order, or does nothing.
 
+#[cfg(feature = "cli")]
+use std::io::{self, PipeReader, Read};
+#[cfg(feature = "cli")]
+use std::sync::Arc;
+#[cfg(feature = "cli")]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(feature = "cli")]
+use rustix::fs::{OFlags, fcntl_setfl};
+
 /// Signals that would end the process at once by default, and that must not: SIGUSR1 and SIGUSR2, at which other programs
 /// print figures (dd) or open their logs again (nginx); and SIGXFSZ, without which a write beyond the limit on file sizes
 /// (ulimit -f) is an error.
@@ -24,6 +34,79 @@ pub fn ending_signals() -> impl Iterator<Item = libc::c_int> {
     ];
     let others = OTHERS.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
     [libc::SIGINT, libc::SIGTERM].into_iter().chain(others.filter(|signal| !is_ignored(*signal)))
+}
+
+/// Signals that were caught, in the order in which they came. One that comes again before it was taken counts once.
+///
+/// signal-hook has such an iterator too. Its handler calls send(2), and its reader recv(2) and panics where that fails. A
+/// filter of system calls may forbid these to a program that needs no socket of its own; no filter forbids read(2) and
+/// write(2).
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub struct Signals {
+    numbers: PipeReader,
+    waiting: Arc<Waiting>,
+}
+
+/// Whether a signal is in the pipe, by its number.
+#[cfg(feature = "cli")]
+type Waiting = [AtomicBool; MOST_SIGNALS];
+
+/// The kernel's signals have numbers up to 64.
+#[cfg(feature = "cli")]
+const MOST_SIGNALS: usize = 65;
+
+#[cfg(feature = "cli")]
+impl Signals {
+    /// Catches these signals from now on, as long as the process lives.
+    ///
+    /// Fails where no pipe can be had.
+    pub fn catch(which: impl Iterator<Item = libc::c_int>) -> io::Result<Signals> {
+        let (numbers, write) = io::pipe()?;
+        // A handler must not wait. The pipe has room for all signals once.
+        fcntl_setfl(&write, OFlags::NONBLOCK)?;
+        let (write, waiting) = (Arc::new(write), Arc::new([const { AtomicBool::new(false) }; MOST_SIGNALS]));
+        for signal in which {
+            let (write, theirs, number) = (write.clone(), waiting.clone(), signal as u8);
+            let tell = move || {
+                if !theirs[usize::from(number)].swap(true, Ordering::SeqCst) {
+                    let _ = rustix::io::write(&*write, &[number]);
+                }
+            };
+            // SAFETY: the action is async-signal-safe: it makes one system call at most, takes no lock, and allocates
+            // nothing. A signal's number is below `MOST_SIGNALS`, so it does not panic either.
+            unsafe { signal_hook::low_level::register(signal, tell) }?;
+            let_come(signal);
+        }
+        Ok(Signals { numbers, waiting })
+    }
+}
+
+#[cfg(feature = "cli")]
+impl Iterator for Signals {
+    type Item = libc::c_int;
+
+    /// Waits for the next signal.
+    fn next(&mut self) -> Option<libc::c_int> {
+        let mut number = [0];
+        self.numbers.read_exact(&mut number).ok()?;
+        self.waiting[usize::from(number[0])].store(false, Ordering::SeqCst);
+        Some(number[0].into())
+    }
+}
+
+/// Unblocks a signal for this thread, and so for the process: it is delivered to any thread that does not block it. What
+/// starts this process may have blocked it, and a block is inherited.
+#[cfg(feature = "cli")]
+fn let_come(signal: libc::c_int) {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the set is emptied before it is used, and outlives the calls; none of them keeps it. A call fails only for a
+    // number that is no signal's.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
 }
 
 fn is_ignored(signal: libc::c_int) -> bool {

@@ -72,10 +72,12 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
         return Finding::unknown("the limit on descriptors", "");
     };
     let ceiling = host.sysctl("fs.nr_open").map_or(String::new(), |most| format!(", at most {}", count(most)));
-    let fits = |connections| goal.needs(connections, limit.hard).fit(limit.hard);
+    let open = host.descriptors_open(limit.hard);
+    let fits = |connections| goal.needs(connections, limit.hard).fit(limit.hard.saturating_sub(open));
     let holds = largest(u32::MAX.into(), fits);
     let needs = goal.needs(goal.connections, limit.hard);
-    let have = format!("nofile {} soft, {} hard{ceiling}", count(limit.soft), count(limit.hard));
+    let taken = if open > 0 { format!(", {} open already", count(open)) } else { String::new() };
+    let have = format!("nofile {} soft, {} hard{ceiling}{taken}", count(limit.soft), count(limit.hard));
     let plain = limit.hard.saturating_sub(DESCRIPTORS_OF_PLAIN_PROGRAMS);
     let need = format!(
         "{} for {} rings of direct descriptors; with plain ones a program would end at about {}",
@@ -83,7 +85,8 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
         needs.all_rings(),
         count(plain)
     );
-    let wanted = largest(1 << 20, |more| !goal.needs(goal.connections, more).fit(more)) + 1;
+    let suffices = |limit: u64| goal.needs(goal.connections, limit).fit(limit.saturating_sub(open));
+    let wanted = largest(1 << 20, |more| !suffices(more)) + 1;
     Finding::counted(have, need, holds, goal.connections).advise(
         host.may(Capability::SysResource),
         format!(

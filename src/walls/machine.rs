@@ -36,7 +36,9 @@ pub const LOOPBACK: Wall = Wall {
     judge: loopback,
     blame: |evidence| {
         let no_way = [Errno::ENETUNREACH, Errno::EADDRNOTAVAIL].map(|errno| evidence.failures(Cause::Errno(errno)));
-        let failed = evidence.timeouts() + no_way.into_iter().flatten().sum::<u64>();
+        // Those that stood when the device went down.
+        let silent = [Cause::Unanswered, Cause::Silent].map(|cause| evidence.failures(cause));
+        let failed = evidence.timeouts() + no_way.into_iter().chain(silent).flatten().sum::<u64>();
         let (to, loopback) = evidence.loopback?;
         let (seen, means) = match loopback {
             Loopback::Reaches => return None,
@@ -44,7 +46,7 @@ pub const LOOPBACK: Wall = Wall {
             Loopback::NoWay => ("has no way there", "that address cannot be reached"),
         };
         (failed > 0).then(|| Diagnostic {
-            saw: format!("{} connects to this host itself failed, and its loopback device {seen}", count(failed)),
+            saw: format!("{} connections to this host itself failed, and its loopback device {seen}", count(failed)),
             means: format!("in this network namespace {means}"),
             cure: repair(to, loopback).to_owned(),
         })
@@ -65,11 +67,25 @@ pub const THREADS: Wall = Wall {
 pub const CORES: Wall = Wall {
     name: "cores",
     symptom: "the ramp is slow and latencies grow, with idle cores beside the busy ones, or with none",
-    evidence: "the cpuset and cpu quota of this process's cgroup; taskset",
+    evidence: "the cpuset and cpu quota of this process's cgroup, nr_throttled of its cpu.stat; taskset",
     cure: "widen the cpuset, raise the quota (cpu.max, CPUQuota=), --cpus of a container",
     judge: cores,
-    blame: super::never,
+    blame: |evidence| {
+        let [pauses, milliseconds] = ["cgroup_cpu_pauses", "cgroup_cpu_paused_ms"].map(|name| evidence.moved(name));
+        (milliseconds >= NOTABLE_PAUSES_MS).then(|| Diagnostic {
+            saw: format!(
+                "a cgroup of this process used up its processor quota {} times, and its cores then stood still for {:.1} s in all",
+                count(pauses),
+                milliseconds as f64 / 1e3
+            ),
+            means: "whatever is to be done waits meanwhile, and latencies contain that".to_owned(),
+            cure: "raise the quota (CPUQuota=, cpu.max, --cpus of a container), or use fewer --cores".to_owned(),
+        })
+    },
 };
+
+/// Pauses of less than this in a whole run are in no figure that a reader looks at.
+const NOTABLE_PAUSES_MS: u64 = 100;
 
 /// The wall of a network card whose packets all come to one core.
 pub const NIC_QUEUES: Wall = Wall {

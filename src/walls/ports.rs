@@ -48,6 +48,9 @@ fn few_left(ports: u64) -> u64 {
     ports - ports.div_ceil(20)
 }
 
+/// What to do where no source port is left.
+const UNRESERVE: &str = "take ports out of net.ipv4.ip_local_reserved_ports";
+
 fn served(goal: &Goal) -> RangeInclusive<u64> {
     goal.routes.ports.first().into()..=goal.routes.ports.last().into()
 }
@@ -97,6 +100,9 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     }));
     let exposed = SourcePorts { range: wider, ..ports.clone() }.covers(&served(goal)) > 0;
     let finding = finding.set((exposed && goal.role.serves()).then(|| reserve(&ports, goal)));
+    if all == 0 {
+        return finding.advise(host.may_write_sysctl("net.ipv4.ip_local_reserved_ports"), UNRESERVE);
+    }
     if all < goal.connections {
         let sources = goal.connections.div_ceil((all / goal.routes.sources.len().max(1) as u64).max(1));
         return finding.advise(true, format!("connect from {sources} addresses (--source-ip), or to more --ports"));
@@ -113,7 +119,8 @@ fn tuned(ports: &SourcePorts, usable: &SourcePorts, goal: &Goal) -> SourcePorts 
     SourcePorts { range, ..kept }
 }
 
-/// A range with room for `wanted` ports, as far as there are that many ports; never smaller than `ports`.
+/// A range with room for `wanted` ports, as far as there are that many ports; never smaller than `ports`, and the same where
+/// none that is added could be used.
 fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
     let (mut low, lowest) = (*ports.range.start(), FIRST_SOURCE_PORT.min(*ports.range.start()));
     let missing = |range: &RangeInclusive<u64>| {
@@ -127,7 +134,8 @@ fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
         // The kernel looks for odd and even ports apart, and wants one end of the range odd and the other even.
         low = low.saturating_sub(missing(&(low..=LAST_PORT))).max(lowest) & !1;
     }
-    low..=LAST_PORT
+    let wider = low..=LAST_PORT;
+    if missing(&wider) < missing(&ports.range) { wider } else { ports.range.clone() }
 }
 
 fn reserve(ports: &SourcePorts, goal: &Goal) -> Setting {
@@ -201,6 +209,10 @@ fn without_port(evidence: &Evidence) -> Option<(u64, bool)> {
 fn no_source_port(evidence: &Evidence) -> Option<Diagnostic> {
     let (failed, waiting_took_them) = without_port(evidence)?;
     let saw = format!("{} connects met EADDRNOTAVAIL", count(failed));
+    if evidence.peak.source_ports == Some(0) {
+        let (means, cure) = ("net.ipv4.ip_local_reserved_ports has every source port of this host", UNRESERVE);
+        return Some(Diagnostic { saw, means: means.to_owned(), cure: cure.to_owned() });
+    }
     if evidence.usable_ports == Some(0) {
         return Some(Diagnostic {
             saw,
@@ -249,8 +261,10 @@ mod tests {
             let wider = widened(&ports, wanted);
             prop_assert!(wider.start() <= ports.range.start() && wider.end() >= ports.range.end());
             prop_assert!(*wider.end() <= LAST_PORT && *wider.start() >= FIRST_SOURCE_PORT);
+            let count = |range: RangeInclusive<u64>| SourcePorts { range, ..ports.clone() }.count();
+            prop_assert!(wider == ports.range || count(wider.clone()) > ports.count());
+            prop_assert!(count(wider.clone()) >= wanted || count(wider.clone()) == count(FIRST_SOURCE_PORT..=LAST_PORT));
             let wide = SourcePorts { range: wider.clone(), ..ports };
-            prop_assert!(wide.count() >= wanted || *wider.start() == FIRST_SOURCE_PORT);
             prop_assert_eq!(widened(&wide, wanted), wider, "once is enough");
         }
     }

@@ -54,6 +54,20 @@ fn an_ipv4_address_in_the_form_of_ipv6_is_an_ipv4_address() {
     server.stop();
 }
 
+/// `localhost` has an address of IPv6 too, at which a server on 0.0.0.0 does not listen.
+#[test]
+fn addresses_at_which_nothing_listens_are_told_from_those_that_accept() {
+    const REMARK: &str = "where nothing listens at one of them, leave it out (--target-ip), or have the server listen";
+    let server = Server::start(2, "--bind 127.0.0.1");
+    let half = client(&format!("{} --connections 20 --target-ip 127.0.0.1,127.0.0.2", server.at()));
+    half.failed("ECONNREFUSED", 10, "nothing listens there");
+    assert!(half.finished.out.contains(REMARK), "{}", half.finished.out);
+    let all = client(&format!("{} --connections 20 --target-ip 127.0.0.2,127.0.0.3", server.at()));
+    assert_eq!(all.cause("ECONNREFUSED"), 20, "{}", all.json);
+    assert!(!all.finished.out.contains(REMARK), "{}", all.finished.out);
+    server.stop();
+}
+
 #[test]
 fn an_address_of_no_host_is_refused_as_target_source_listener_and_for_metrics() {
     for (address, word) in [

@@ -1,6 +1,7 @@
 //! Hosts that refuse: threads, locked memory, io_uring, another user namespace, a loopback device that is down, a
 //! /proc that hides processes. Each refusal is reported with a sentence that names it, and the doctor predicts it.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::doctor::doctor_as;
@@ -100,11 +101,64 @@ fn too_little_memory_for_data_is_named() {
     run_as(c1m_after("ulimit -d 6000"), "server --until-stdin-closes").fails_with(3, &["ulimit -d"]);
 }
 
+/// The environment variable with which this executable leaves so many files open in the program that it runs.
+pub const LEAKS: &str = "C1M_TEST_LEAKS";
+
+/// Runs the program under test with so many files open beside the standard streams, of 1,000 that may be.
+pub fn leak_and_run(number: usize) -> std::process::ExitCode {
+    let both = libc::rlimit { rlim_cur: 1_000, rlim_max: 1_000 };
+    // SAFETY: setrlimit reads a struct that outlives the call, and dup takes no memory.
+    unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const both), 0);
+        (0..number).for_each(|_| assert!(libc::dup(0) >= 0));
+    }
+    panic!("{}", Command::new(PROGRAM).args(std::env::args_os().skip(1)).exec());
+}
+
+/// What starts a process may leave files open in it. They count towards the limit: a run holds, or says before it begins
+/// that it would not.
+#[test]
+fn descriptors_that_were_inherited_are_counted() {
+    let server = Server::start(1, "");
+    let (mut refused, mut held) = (0, 0);
+    for open in [0, 500, 850, 900, 920, 940, 950, 960, 970, 980, 985] {
+        let leaking = || {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.env(LEAKS, open.to_string());
+            command
+        };
+        let mut holds = |arguments: &str| {
+            let finished = run_as(leaking(), arguments);
+            if finished.code() == 3 {
+                finished.fails_with(3, &["file descriptor limit 1000", "are open already"]);
+                refused += 1;
+                return false;
+            }
+            assert_eq!(finished.code(), 0, "{open}, {arguments}: {}{}", finished.out, finished.err);
+            held += 1;
+            true
+        };
+        holds(&server_arguments(free_ports(1), 1, "--max-connections 10 --until-stdin-closes"));
+        let client = holds(&format!("client --target-ip 127.0.0.1 {} --connections 20 --hold 0s", server.at()));
+        let page = doctor_as(leaking(), "--role client --target-ip 127.0.0.1 --connections 20 --ports 1");
+        let verdict = page.says("descriptors", "verdict");
+        assert_eq!(verdict == "blocks", !client, "{open}: {}", page.says("descriptors", "have"));
+    }
+    assert!(refused >= 4 && held >= 6, "{refused} refused, {held} held");
+    server.stop();
+}
+
 /// The main thread has the stack that the limit allows when it is needed.
 #[test]
 fn a_small_stack_is_raised_or_named() {
     for arguments in ["server --port 0", "client --target-ip 127.0.0.1 --port 0", "report merge /nonexistent"] {
-        run_as(c1m_after("ulimit -s 64"), arguments).fails_with(3, &["stack limit 65536 bytes", "ulimit -Hs"]);
+        // The environment lies on the stack too, and some kilobytes at random beside it.
+        for kibibytes in [16, 64] {
+            let mut small = c1m_after(&format!("ulimit -s {kibibytes}"));
+            small.env_clear();
+            let words = format!("stack limit {} bytes", kibibytes << 10);
+            run_as(small, arguments).fails_with(3, &[&words, "ulimit -Hs"]);
+        }
         assert_eq!(run_as(c1m_after("ulimit -Ss 64"), arguments).code(), 2, "{arguments}");
         run_as(c1m_after("export RUST_MIN_STACK=1"), arguments)
             .fails_with(2, &["RUST_MIN_STACK=1", "stack", "unset it"]);
@@ -295,6 +349,25 @@ fn a_call_that_a_filter_forbids_is_not_blamed_on_a_limit() {
     }
 }
 
+/// The same of calls that every process may make otherwise: c1m is not wrong where one of them fails.
+#[test]
+fn a_common_call_that_a_filter_forbids_is_no_bug() {
+    for (answer, name) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
+        let without = |call| {
+            let mut command = c1m();
+            refuse(&mut command, call..=call, None, answer);
+            command
+        };
+        let server = Server::start_as(without(libc::SYS_shutdown), 1, "");
+        server.running.signal(libc::SIGTERM);
+        server.running.wait().fails_with(3, &["stop listening", name, "seccomp"]);
+        let metrics = format!("server {} --metrics 127.0.0.1:0", at(free_ports(1), 1));
+        run_as(without(libc::SYS_listen), &metrics).fails_with(3, &["listen for metrics", name, "seccomp"]);
+        let secret = "client --target-ip 127.0.0.1 --connections 1 --tls --insecure";
+        run_as(without(libc::SYS_prctl), secret).fails_with(3, &["hide the memory", name, "seccomp"]);
+    }
+}
+
 /// A filter may forbid what gives a file its name, or what waits for its disk. The result is in its place all the same.
 #[test]
 fn a_result_is_written_whatever_call_a_filter_forbids() {
@@ -350,6 +423,24 @@ fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
         assert_eq!(page.says("loopback", "verdict"), "ok");
         network::up(c"lo");
         assert_eq!(doctor_as(c1m(), "--connections 10").says("loopback", "verdict"), "ok");
+    });
+}
+
+/// The connections stood when the device went down.
+#[test(Network)]
+fn a_loopback_device_that_goes_down_during_a_run_is_named() {
+    in_own_network(|| {
+        let server = Server::start(1, "");
+        let arguments = "--connections 10 --hold 1h --interval 200ms --reply-timeout 1s";
+        let mut client = Client::start(&format!("{} {arguments}", server.at()));
+        client.running.until("it holds", |out| out.contains("\nhold "));
+        network::down(c"lo");
+        client.running.until("they fail", |out| out.contains("= 0 live + 10 failed"));
+        client.running.signal(libc::SIGTERM);
+        let run = client.finish();
+        let walls: Vec<_> = run.json["walls"].as_array().unwrap().iter().map(|wall| &wall["wall"]).collect();
+        assert!(run.number("failed") == 10 && walls == ["loopback"], "{}", run.json);
+        network::up(c"lo");
     });
 }
 

@@ -107,6 +107,60 @@ fn control_groups_of_either_kind_limit_memory_and_cores() {
     }
 }
 
+/// The processor time of a cgroup that is used up is why latencies are long, and nothing else tells of it.
+#[test]
+fn pauses_for_a_processor_quota_are_a_wall_that_a_run_met() {
+    for (groups, mounts, file, before, after) in [
+        (
+            "5:cpu:/a\n",
+            V1,
+            "sys/fs/cgroup/cpu/a/cpu.stat",
+            "nr_periods 9\nnr_throttled 5\nthrottled_time 900000000\n",
+            "nr_periods 90\nnr_throttled 30\nthrottled_time 3400000000\n",
+        ),
+        (
+            "0::/a\n",
+            V2,
+            "sys/fs/cgroup/a/cpu.stat",
+            "usage_usec 9\nnr_periods 9\nnr_throttled 5\nthrottled_usec 900000\n",
+            "usage_usec 9\nnr_periods 90\nnr_throttled 30\nthrottled_usec 3400000\n",
+        ),
+    ] {
+        let own = [("proc/self/cgroup", Some(groups)), ("proc/self/mountinfo", Some(mounts)), (file, Some(before))];
+        let (dir, host) = host(&own);
+        let mut watch = EvidenceRecorder::begin(&host);
+        assert!(walls::explain(&watch.evidence(Causes::new())).is_empty(), "what was before the run");
+        fs::write(dir.path().join(file), after).unwrap();
+        let met = walls::explain(&watch.evidence(Causes::new()));
+        let [wall] = &met[..] else { panic!("{met:?}") };
+        assert_eq!(wall.wall, "cores");
+        assert!(wall.saw.contains("25 times") && wall.saw.contains("2.5 s in all"), "{wall}");
+    }
+}
+
+/// A wider range has no use where every port of it is reserved, nor have more addresses to connect from.
+#[test]
+fn ports_that_are_all_reserved_are_not_to_be_had_from_a_wider_range() {
+    for (range, reserved, widens) in [
+        ("32768\t60999\n", "1024-65535\n", false),
+        ("1024\t65535\n", "1024-65535\n", false),
+        ("32768\t60999\n", "32768-60999\n", true),
+    ] {
+        let (_dir, host) = host(&[
+            ("proc/sys/net/ipv4/ip_local_port_range", Some(range)),
+            ("proc/sys/net/ipv4/ip_local_reserved_ports", Some(reserved)),
+        ]);
+        let wall = WALLS.iter().find(|known| known.name == "source ports").unwrap();
+        let finding = wall.judge(&host, &goal(Role::Client, 200, 2));
+        assert_eq!((finding.verdict, finding.holds), (Verdict::Blocks, Some(0)));
+        let fixes: Vec<String> = finding.fixes.iter().map(|fix| fix.command()).collect();
+        let has = |words: &str| fixes.iter().any(|fix| fix.contains(words));
+        assert_eq!(has("ip_local_port_range="), widens, "{fixes:?}");
+        assert_eq!(has("take ports out of net.ipv4.ip_local_reserved_ports"), !widens, "{fixes:?}");
+        assert!(!has("--source-ip"), "{fixes:?}");
+    }
+}
+
 #[test]
 fn hidden_control_groups_are_unknown_and_missing_ones_are_no_limit() {
     for (files, verdict) in [

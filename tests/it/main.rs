@@ -53,6 +53,7 @@ mod steer;
 mod stopped;
 mod storm;
 mod storm_protocols;
+mod streams;
 mod support;
 mod takeover;
 mod terminal;
@@ -79,6 +80,10 @@ fn main() -> ExitCode {
     if let Some(told) = std::env::var_os(takeover::halfway::SUCCESSOR) {
         takeover::halfway::stand_still(told.to_str().unwrap());
         return ExitCode::SUCCESS;
+    }
+    // A test of limits runs it as what leaves files open in the program that it starts.
+    if let Some(number) = std::env::var_os(hostile::LEAKS) {
+        return hostile::leak_and_run(number.to_str().unwrap().parse().unwrap());
     }
     // Under nohup(1) this process ignores SIGHUP, and in the background of a script it ignores SIGINT and SIGQUIT. The
     // processes that tests start would inherit that.

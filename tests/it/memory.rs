@@ -131,6 +131,21 @@ fn a_server_far_below_its_reserve_lets_the_kernel_refuse() {
     assert_eq!(["accepted", "refused"].map(|name| number(&totals, name)), [200, 0], "{totals}");
 }
 
+/// The kernel gives no reason when it kills a process for memory.
+#[test(MemoryCgroup)]
+fn a_cgroup_that_is_too_small_to_begin_in_is_named_first() {
+    let cgroup = Cgroup::with_limit(3 << 20).unwrap();
+    let server = Server::start(1, "");
+    let mut command = cgroup.command();
+    let arguments = format!("client --target-ip 127.0.0.1 {} --connections 10 --hold 0s --cores 1", server.at());
+    command.args(arguments.split_whitespace());
+    // It may be killed or not.
+    let finished = Running::start(command).wait();
+    let first = finished.err.lines().next().unwrap_or_default();
+    assert!(first.contains("left of 3.0 MiB: the kernel may kill this process"), "{}", finished.err);
+    server.stop();
+}
+
 #[test]
 fn without_a_reserve_memory_refuses_no_connection() {
     let server = Server::start(1, "--memory-reserve 0 --json -");

@@ -158,7 +158,7 @@ fn messages_while_holding_are_measured() {
 
 #[test]
 fn only_cores_that_the_process_may_use_are_used() {
-    let last = core_affinity::get_core_ids().unwrap().into_iter().map(|core| core.id).max().unwrap();
+    let last = *c1m::internal::host::Host::here().cores_allowed().last().unwrap();
     let pinned = || {
         let mut command = c1m();
         // SAFETY: sched_setaffinity is async-signal-safe and reads the set, which is part of the closure.

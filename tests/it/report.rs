@@ -106,6 +106,25 @@ fn a_result_that_no_run_can_have_is_refused_with_the_number() {
     }
 }
 
+/// A page has the date of the run.
+#[test]
+fn a_result_with_a_date_that_cannot_be_written_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut result = sound(dir.path());
+    let file = dir.path().join("r.json");
+    let html = format!("report html {} -o {}", file.display(), dir.path().join("page.html").display());
+    for (seconds, has_date) in [(0.0, true), (253_402_300_799.0, true), (253_402_300_800.0, false), (1e308, false)] {
+        result["timeline"]["began_unix_seconds"] = json!(seconds);
+        std::fs::write(&file, result.to_string()).unwrap();
+        let finished = run(&html);
+        if has_date {
+            assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{seconds}");
+        } else {
+            finished.fails_with(2, &["its timeline has no time"]);
+        }
+    }
+}
+
 /// What a client wrote may have come from anywhere since.
 #[test]
 fn commands_to_a_terminal_in_a_result_are_shown_and_not_obeyed() {

@@ -49,6 +49,25 @@ fn every_port_of_every_route_is_live_at_once() {
     });
 }
 
+/// The range may become smaller while a client dials. Of the 64,000 ports that it then tries, some have rested again before
+/// it has tried all.
+#[test(Network)]
+fn a_range_that_shrinks_during_a_ramp_ends_no_ramp_in_a_search() {
+    in_own_network(|| {
+        set("net/ipv4/ip_local_port_range", "1024 65535");
+        let server = Server::start(1, "");
+        let arguments = "--connections 30 --rate 8/s --connect-timeout 1s --cores 1";
+        let mut client = Client::start(&format!("{} {arguments}", server.at()));
+        let dials = |line: &str| line.starts_with("ramp ") && !line.contains("= 0 live");
+        client.running.until("it dials", |out| out.lines().any(dials));
+        set("net/ipv4/ip_local_port_range", "1024 1024");
+        let run = client.finish();
+        assert_eq!(run.cause("EADDRNOTAVAIL"), run.number("failed"), "{}", run.json);
+        assert!(run.number("failed") > 0 && run.number("live") > 0, "{}", run.json);
+        assert_eq!(run.number("live") + run.number("failed"), 30, "{}", run.json);
+    });
+}
+
 /// 33 of the 40 ports may be used, and all of them are. The doctor counts the same.
 #[test(Network)]
 fn reserved_ports_are_left_alone() {

@@ -60,10 +60,15 @@ impl ClientDriver {
         Ok(dialed)
     }
 
-    /// Dials a connection from another source port. `false` if there is no slot or no port for it yet.
+    /// Dials a connection from another source port. `false` if there is no slot or no port for it yet. It fails when it has
+    /// found none within the time for a connect: ports that rested are tried again, and so there is always one to try.
     pub(super) fn dial_again(&mut self, connections: &mut ClientConnections, attempt: Attempt) -> Result<bool> {
         let number = self.number(attempt.index);
         let now = Instant::now();
+        let is_late = now.saturating_duration_since(attempt.started) >= self.config.workload.connect_timeout;
+        if is_late && !connections.clock().was_suspended_since(attempt.started) {
+            return Ok(self.not_dialed(attempt.index, Errno::EADDRNOTAVAIL));
+        }
         let port = self.config.ports.another(number, now);
         let dialed = self.dial_from(connections, attempt, port)?;
         if let (Choice::Port(port), false) = (port, dialed) {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::series;
 use crate::format::{bytes, count};
 use crate::latency::PERCENTILES;
-use crate::render::failures::sentence;
+use crate::render::failures::{refused_in_part, sentence};
 use crate::render::fanout as render;
 use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf, ServerDocument};
 use crate::results::{About, AuditResult, FanoutDocument, HibernationDocument, PublicationDocument, StormDocument};
@@ -108,6 +108,7 @@ pub fn failures(document: &ClientDocument, server: Option<&ServerDocument>) -> M
                     dt { b { (count(*number)) } " " (cause.name()) }
                     dd { (sentence(*cause)) }
                 } }
+                @if let Some(remark) = refused_in_part(document) { p { (remark) "." } }
             }
             @if document.retransmitted > 0 {
                 p { (count(document.retransmitted)) " connects needed a retransmission: a SYN or an ACK was dropped." }

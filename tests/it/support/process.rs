@@ -51,6 +51,11 @@ impl Running {
         Running::spawn(command, Stdio::piped(), Outlet::File, Outlet::File)
     }
 
+    /// Starts a process with this standard input.
+    pub fn with_stdin(command: Command, input: std::os::fd::OwnedFd) -> Running {
+        Running::spawn(command, input.into(), Outlet::File, Outlet::File)
+    }
+
     pub fn with_outlets(command: Command, out: Outlet, err: Outlet) -> Running {
         Running::spawn(command, Stdio::null(), out, err)
     }
@@ -114,6 +119,17 @@ impl Running {
     pub fn signal(&self, signal: libc::c_int) {
         // SAFETY: no memory; the process is our child and not waited for, so the id still belongs to it.
         assert_eq!(unsafe { libc::kill(self.pid() as libc::pid_t, signal) }, 0);
+    }
+
+    /// Repeats a signal until the process has ended: one that comes at once after another is the same wish.
+    pub fn insist(&mut self, signal: libc::c_int) {
+        eventually("a repeated signal ends the process", || {
+            let ended = self.has_ended();
+            if !ended {
+                self.signal(signal);
+            }
+            ended
+        });
     }
 
     /// Stops the process. None of its threads runs when this returns. SIGCONT lets it go on.
