@@ -23,7 +23,7 @@ use crate::plan::{Goal, SLOTS_PER_RING};
 use crate::sys::Resource;
 
 pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, explain};
-pub use machine::out_of_reach;
+pub use machine::{CORES, out_of_reach};
 pub use sleep::SLEEP;
 
 /// One connection in this many is expected to open, to close or to have data queued at the same moment. A storm of all

@@ -439,7 +439,9 @@ impl Reporter {
         if !self.evidence.is_due(is_quiet) {
             return;
         }
-        for met in walls::explain(&self.evidence.evidence_of_listeners(dropped())) {
+        let met = walls::explain(&self.evidence.evidence_of_listeners(dropped()));
+        // A quota is shared with whatever else runs in the cgroup, and is used up again and again: the result tells of it.
+        for met in met.into_iter().filter(|met| met.wall != walls::CORES.name) {
             if self.walls_said.insert(met.wall.clone()) {
                 self.warn(&met.to_string());
             }
