@@ -24,7 +24,6 @@ mod tls;
 
 use std::collections::BTreeMap;
 
-use crate::addresses::Address;
 use crate::plan::{IdleBackend, Layers, ShardPlan, caught_bytes, largest};
 use crate::tls_version::TlsVersion;
 
@@ -49,13 +48,6 @@ pub enum Family {
     V4,
     /// IPv6; also a socket that listens on `::`, and what it accepts.
     V6,
-}
-
-impl Family {
-    /// The family of the sockets that listen on these addresses, or connect to them.
-    pub fn of(addresses: &[Address]) -> Family {
-        if addresses.iter().any(|address| address.ip().is_ipv6()) { Family::V6 } else { Family::V4 }
-    }
 }
 
 /// The rules by which a memory cgroup counts.

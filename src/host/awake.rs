@@ -1,8 +1,16 @@
 //! How many connections may be awake at once on this host, where the others sleep.
 
 use super::Host;
+use crate::addresses::Address;
 use crate::memory_model::{End, Family, asleep, kept};
 use crate::plan::{self, IdleBackend, Layers, Reserve};
+
+impl Family {
+    /// The family of the sockets that listen on these addresses, or connect to them.
+    pub fn of(addresses: &[Address]) -> Family {
+        if addresses.iter().any(|address| address.ip().is_ipv6()) { Family::V6 } else { Family::V4 }
+    }
+}
 
 impl Host {
     /// How many of `connections` may be awake at once: as many sockets as the memory has room for that every limit has

@@ -120,7 +120,7 @@ fn a_result_with_a_date_that_cannot_be_written_is_refused() {
         if has_date {
             assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{seconds}");
         } else {
-            finished.fails_with(2, &["its timeline has no time"]);
+            finished.fails_with(2, &["began_unix_seconds of its timeline"]);
         }
     }
 }
