@@ -106,6 +106,9 @@ const CHECKPOINTS_PER_PASS: usize = 32;
 /// milliseconds for one.
 const GRACE_LOOK: Duration = Duration::from_millis(2);
 
+/// Bytes kept for a sleeper are tried again this often: no event tells that the kernel has memory or descriptors again.
+const UNSENT_PAUSE: Duration = Duration::from_millis(200);
+
 /// The share of a shard's slots, as a fraction, that is taken when slots are short. The rest lets new connections open
 /// and sleepers wake until the next silent ones sleep.
 const SHORT_OF_SLOTS: (u64, u64) = (7, 8);
@@ -388,7 +391,8 @@ impl<S: Default> Hibernation<S> {
         let ending = self.endings.due().map(|due| clock.due(due));
         let probes = self.keepalive.due().filter(|_| self.entries.len() > 0).map(|due| clock.due(due));
         let inquiry = self.inquiry.due().map(|due| clock.due(due));
-        [look, ending, probes, inquiry, self.grace_look].into_iter().flatten().min()
+        let unsent = (!self.unsent_bytes.is_empty()).then(|| clock.due(clock.now().after(UNSENT_PAUSE)));
+        [look, ending, probes, inquiry, unsent, self.grace_look].into_iter().flatten().min()
     }
 
     /// Whether one more connection may become drowsy.

@@ -170,6 +170,22 @@ fn a_reset_behind_lost_bytes_ends_the_connection() {
     });
 }
 
+/// Bytes for a sleeper that cannot be woken go to it soon, also where nothing else happens on the shard.
+#[test]
+fn bytes_that_had_to_wait_need_no_other_event() {
+    with_seeds(20, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 2;
+        let night = Night::new(seed, 3, 40, catcher);
+        let peer = night.come(1, Duration::ZERO, MILLI).start;
+        night.command(MILLI, Command::Collect);
+        night.say(2 * MILLI, peer, 3);
+        night.command(SECOND, Command::Push(1));
+        let (machine, seen) = night.run(10 * SECOND);
+        assert_eq!(missing(&machine, peer), 0, "{:?}", seen.counters);
+    });
+}
+
 /// Bytes for a sleeper that cannot be woken are kept, and go before those that are sent once its peer has woken it.
 #[test]
 fn bytes_that_had_to_wait_go_first() {
