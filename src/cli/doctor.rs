@@ -16,7 +16,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<Ended> {
     output::differ(&[("--json", arguments.json.as_deref())])?;
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let page = doctor::examine(&host, &goal);
-    let shown = print_beside(&target, &render::doctor::text(&page));
+    let shown = print_beside(&target, || Ok(render::doctor::text(&page)));
     let written = target.map_or(Ok(()), |target| target.write_json(&page));
     shown.and(written)?;
     Ok(if page.fits() { Ended::Well } else { Ended::Short })

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Blocking;
 use crate::command_error::{CommandError, Result};
-use crate::error::Errno;
+use crate::error::{self, Errno};
 use crate::output::{self, Output, Stream};
 use crate::render::json;
 use crate::sys;
@@ -160,8 +160,11 @@ impl Target {
 }
 
 /// Prints a text for people, unless one of these documents goes to standard output, where it is alone.
-pub fn print_beside<'a>(documents: impl IntoIterator<Item = &'a Target>, text: &str) -> Result<()> {
-    if documents.into_iter().any(Target::is_stdout) { Ok(()) } else { Target::Stdout.write(text.as_bytes()) }
+pub fn print_beside<'a>(
+    documents: impl IntoIterator<Item = &'a Target>,
+    text: impl FnOnce() -> error::Result<String>,
+) -> Result<()> {
+    if documents.into_iter().any(Target::is_stdout) { Ok(()) } else { Target::Stdout.write(text()?.as_bytes()) }
 }
 
 /// A document that is written piece by piece.

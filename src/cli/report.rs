@@ -73,7 +73,7 @@ fn show(
     let target = arguments.json.as_deref().map(Target::open).transpose()?;
     let drawn = arguments.html.as_deref().map(Target::open).transpose()?;
     // If one file cannot be written, the others are written all the same.
-    let shown = print_beside([&target, &drawn].into_iter().flatten(), &text()?);
+    let shown = print_beside([&target, &drawn].into_iter().flatten(), text);
     let written = target.map_or(Ok(()), |target| target.write_json(merged));
     let drawn = drawn.map_or(Ok(()), |target| target.write(draw()?.as_bytes()));
     shown.and(written).and(drawn).map(|()| Ended::Well)
@@ -105,7 +105,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let changed = changes::compare(&both.0, &both.1);
     let remarks = changes::remarks(&both.0.client, &both.1.client);
     let target = json.as_deref().map(Target::open).transpose()?;
-    let shown = print_beside(&target, &render::compare::text(&changed, &remarks));
+    let shown = print_beside(&target, || Ok(render::compare::text(&changed, &remarks)));
     if let Some(target) = target {
         let [before, after] = [before, after].map(|file| file.display().to_string());
         target.write_json(&json!({ "before": before, "after": after, "changes": changed, "remarks": remarks }))?;

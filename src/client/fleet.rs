@@ -219,10 +219,10 @@ impl Fleet {
         snapshots(&self.shards).chain(self.victims.as_ref().map(Victims::progress)).collect()
     }
 
-    /// Looks at what happens while a phase goes on. `is_quiet`: no connection came, went or said anything since the last look.
-    fn look(&mut self, is_quiet: bool) -> Result<()> {
+    /// Looks at what happens while a phase goes on. `is_quiet`: the shards' progress is that of the last look.
+    fn look(&mut self, progress: &[ProgressSnapshot], is_quiet: bool) -> Result<()> {
         self.evidence.look(is_quiet);
-        self.sampler.look(self.progress().into_iter());
+        self.sampler.look(progress.iter().copied());
         self.take_in_intervals();
         self.take_in_receipts()
     }
@@ -436,10 +436,11 @@ impl Fleet {
                 // A hold is over, and its end is shown in a moment.
                 Err(RecvTimeoutError::Timeout) if patience < tick => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    let before = std::mem::replace(&mut told, self.progress());
-                    is_quiet = told == before;
-                    self.look(is_quiet)?;
-                    self.tell_progress(phase, start.elapsed(), told.clone(), false);
+                    let now = self.progress();
+                    is_quiet = now == told;
+                    self.look(&now, is_quiet)?;
+                    told.clone_from(&now);
+                    self.tell_progress(phase, start.elapsed(), now, false);
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }

@@ -20,16 +20,16 @@ const SLICE_IN_SILENCE: Duration = Duration::from_micros(300);
 /// A yield that takes less ran no other thread; it cost only the system call.
 const YIELD_COST: Duration = Duration::from_micros(3);
 
-/// A yield that takes longer ran threads that do not yield, such as a compiler's. Each keeps the core until a clock tick,
-/// while to the scheduler a thread that yields has had its whole slice, 1.4 ms on two cores (`yield_task_fair` and
-/// `sysctl_sched_base_slice` of Linux 6.18). A shard that yields to such threads as often as to others has a fraction of its
-/// part of the core. Other shards have none of this: a slice of theirs, and a pass beyond it, is shorter.
+/// A yield that takes longer ran threads that do not yield, such as a compiler's. Each of them keeps the core until a clock
+/// tick. The scheduler counts a yield as a whole slice, 1.4 ms on two cores (`yield_task_fair` and `sysctl_sched_base_slice`
+/// of Linux 6.18). So a shard that often yields to such threads has less of the core than they have. Another shard is not
+/// taken for such a thread: its slice of 2 ms at most, and the pass in which the slice ends, take less time than this.
 const GREEDY: Duration = Duration::from_micros(2_500);
 
-/// Beside such threads a slice is as long as they had the core, divided by this.
+/// After such a yield the next slice is as long as the yield took, divided by this.
 const SHARE: u32 = 2;
 
-/// The longest slice.
+/// The longest of these slices.
 const LONGEST: Duration = Duration::from_millis(2);
 
 /// When the present slice began, and how long it may be.
@@ -50,11 +50,12 @@ impl TimeSlice {
     /// Sets how long slices are now. In a storm of resets they are `SLICE` even if another thread wants the core: the
     /// process that resets keeps the core as long when it has it, and an echo must fit in between.
     pub fn set_length(&mut self, traffic: bool, storm: bool) {
-        self.length = match (traffic, self.lost > YIELD_COST && !storm) {
-            _ if self.lost > GREEDY && !storm => (self.lost / SHARE).min(LONGEST),
-            (false, _) => SLICE_IN_SILENCE,
-            (true, false) => SLICE,
-            (true, true) => SLICE_WHEN_WANTED,
+        let lost = if storm { Duration::ZERO } else { self.lost };
+        self.length = match traffic {
+            _ if lost > GREEDY => (lost / SHARE).min(LONGEST),
+            false => SLICE_IN_SILENCE,
+            true if lost > YIELD_COST => SLICE_WHEN_WANTED,
+            true => SLICE,
         };
     }
 

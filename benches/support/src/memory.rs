@@ -9,13 +9,40 @@ use socket2::SockRef;
 
 use crate::compare::ServerProcess;
 use crate::reference::client::Target;
+use crate::samples::Figures;
 
 /// Caches of file systems, which other programs move and no connection does.
 const FILES: [&str; 5] = ["ext4", "jbd2", "buffer_head", "radix_tree", "xfs"];
 
+/// The memory of a server, and of the kernel's objects, at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Bytes of user memory of the server.
+    pub user: f64,
+    kernel: Option<f64>,
+}
+
+impl Memory {
+    /// That of now.
+    pub fn now(server: &ServerProcess) -> Memory {
+        Memory { user: user_bytes(server), kernel: kernel_bytes() }
+    }
+
+    /// The growth since then for each of `count` connections, in bytes: `user`, and `kernel` without the `bare` end of each
+    /// client. `kernel` is missing for those who may not read it.
+    pub fn growth(&self, server: &ServerProcess, count: usize, bare: Option<f64>) -> Figures {
+        let now = Memory::now(server);
+        let mut figures = Figures::from([("user", (now.user - self.user) / count as f64)]);
+        if let (Some(before), Some(after), Some(bare)) = (self.kernel, now.kernel, bare) {
+            figures.insert("kernel", (after - before) / count as f64 - bare);
+        }
+        figures
+    }
+}
+
 /// Bytes of user memory of all processes of a server: what is theirs alone, and their part of what
 /// they share.
-pub fn user_bytes(server: &ServerProcess) -> f64 {
+fn user_bytes(server: &ServerProcess) -> f64 {
     let proportional = |process: PathBuf| {
         let text = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:").map(str::to_owned));
@@ -26,7 +53,7 @@ pub fn user_bytes(server: &ServerProcess) -> f64 {
 
 /// Bytes of the kernel's objects in use, those of files left out, from /proc/slabinfo (name, active
 /// objects, objects, bytes of an object, …); none for those who may not read it.
-pub fn kernel_bytes() -> Option<f64> {
+fn kernel_bytes() -> Option<f64> {
     let text = fs::read_to_string("/proc/slabinfo").ok()?;
     let cache = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();

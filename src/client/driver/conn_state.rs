@@ -1,13 +1,13 @@
 //! What a client knows of each of its connections.
 
-/// What a client knows of a connection, in its row: ten bytes, of which a sleeping connection keeps each.
+/// What a client knows of a connection, in its row. A sleeping connection keeps all ten bytes.
 #[derive(Debug, Default, Clone, Copy)]
 #[repr(C, packed(2))]
 pub struct ConnState {
     /// The connection's number within the shard.
     pub index: u32,
-    /// The key of the probe in flight in the lower bits, and the flags in the others. A probe takes more than 64 bytes, so
-    /// the keys of a window of 64 GiB have 30 bits.
+    /// The key of the probe in flight in the lower 30 bits, and the flags in the upper two. A probe takes more than 64 bytes,
+    /// so a window of 64 GiB has no longer keys.
     key_and_flags: u32,
     /// The source port.
     pub port: u16,

@@ -7,7 +7,7 @@ pub struct Effort {
     pub rounds: usize,
     pub idle_connections: usize,
     pub idle_time: Duration,
-    /// How long connections say little.
+    /// How long the connections of `sparse` send their messages.
     pub sparse_time: Duration,
     pub ramp_connections: usize,
     /// Connections of the closed loop.

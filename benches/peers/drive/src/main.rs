@@ -48,7 +48,7 @@ enum Measure {
     Echo,
     /// How long an echo takes when 20,000 a second are offered.
     Offered,
-    /// Bytes and processor time for each message of connections that say little.
+    /// Bytes of connections that are silent for most of the time, and the processor time of a message.
     Sparse,
     /// Connections that a machine of 512 MiB holds, in the lab's guests.
     Held,

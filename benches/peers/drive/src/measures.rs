@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bench_support::compare::{Others, Quiet, ServerProcess, thousands};
-use bench_support::memory::{bare_end, kernel_bytes, user_bytes};
+use bench_support::memory::{Memory, bare_end};
 use bench_support::peers::Server;
 use bench_support::reference::client::{self, Target};
 use bench_support::samples::{Failure, Figures, Run, Table, in_turns};
@@ -31,13 +31,14 @@ const CONCURRENCY: usize = 512;
 /// Messages a second that are offered: what every peer can do on one core.
 const OFFERED: u64 = 20_000;
 
-/// A million connections with a message each 5 minutes, a tenth of which reconnect within an hour: one of so many messages
-/// goes over a new connection.
-const SELDOM: f64 = 1_000_000.0;
-const SILENCE: Duration = Duration::from_secs(5 * 60);
-const RECONNECTING: u32 = 120;
+/// The load of `sparse` is that of so many connections,
+const SPARSE_CONNECTIONS: f64 = 1_000_000.0;
+/// each of which sends a message so often,
+const SPARSE_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// and of which a tenth reconnects within an hour: one of so many messages goes over a new connection.
+const MESSAGES_PER_RECONNECT: u32 = 120;
 
-/// The time after which connections sleep that were silent for a second.
+/// A connection that has been silent for so long sleeps, where c1m puts it to sleep after a second.
 const ASLEEP_BY: Duration = Duration::from_secs(4);
 
 /// What c1m's server is told to hold at most, its default.
@@ -108,13 +109,10 @@ impl Bench {
             &columns,
             Setting { cores: &[0], ours: &[] },
             |server, count| {
-                let (user, kernel) = (user_bytes(server), kernel_bytes());
+                let before = Memory::now(server);
                 let ends = dial(count);
-                let grown = user_bytes(server) - user;
-                let mut figures = Figures::from([("fixed", user / f64::from(1 << 20)), ("user", grown / count as f64)]);
-                if let (Some(before), Some(after), Some(bare)) = (kernel, kernel_bytes(), bare) {
-                    figures.insert("kernel", (after - before) / count as f64 - bare);
-                }
+                let mut figures = before.growth(server, count, bare);
+                figures.insert("fixed", before.user / f64::from(1 << 20));
                 let cpu = server.cpu_time();
                 pause(self.effort.idle_time);
                 let idle = server.cpu_time().saturating_sub(cpu);
@@ -216,8 +214,8 @@ impl Bench {
         self.effort.offered.iter().map(run).collect()
     }
 
-    /// Connections that are silent for most of the time; those of c1m sleep meanwhile. They send as many messages a second
-    /// as `SELDOM` connections with `SILENCE` between two messages of each, and reconnect as often.
+    /// Memory of connections that are silent for most of the time, and processor time of their messages. The connections of
+    /// c1m sleep between two messages.
     pub fn sparse(&self) -> Table {
         let wanted = self.effort.idle_connections;
         let columns = [
@@ -226,7 +224,7 @@ impl Bench {
             ("kernel", "kernel bytes", 0),
             ("p99", "p99 ms", 2),
         ];
-        let every = Duration::from_secs_f64(SILENCE.as_secs_f64() / SELDOM);
+        let every = Duration::from_secs_f64(SPARSE_INTERVAL.as_secs_f64() / SPARSE_CONNECTIONS);
         let title = format!(
             "{} connections, each with a message every {:.1} s after which c1m's sleep, one core",
             thousands(wanted as f64),
@@ -235,14 +233,10 @@ impl Bench {
         let bare = bare_end(SERVER, wanted);
         let setting = Setting { cores: &[0], ours: &["--hibernate", "1s"] };
         self.table(title, wanted, &columns, setting, |server, count| {
-            let (user, kernel) = (user_bytes(server), kernel_bytes());
+            let before = Memory::now(server);
             let mut ends = dial(count);
-            // All have spoken, and c1m's have slept for a while.
             pause(ASLEEP_BY);
-            let mut figures = Figures::from([("user", (user_bytes(server) - user) / count as f64)]);
-            if let (Some(before), Some(after), Some(bare)) = (kernel, kernel_bytes(), bare) {
-                figures.insert("kernel", (after - before) / count as f64 - bare);
-            }
+            let mut figures = before.growth(server, count, bare);
             let mut latency = Latency::new().map_err(|error| error.to_string())?;
             let (cpu, began) = (server.cpu_time(), Instant::now());
             let messages = (self.effort.sparse_time.as_secs_f64() / every.as_secs_f64()) as u32;
@@ -250,7 +244,7 @@ impl Bench {
                 let intended = began + every * nth;
                 pause(intended.saturating_duration_since(Instant::now()));
                 let at = nth as usize % count;
-                if nth % RECONNECTING == RECONNECTING - 1 {
+                if nth % MESSAGES_PER_RECONNECT == MESSAGES_PER_RECONNECT - 1 {
                     ends[at] = connect(at);
                 }
                 say(&mut ends[at], nth as usize);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bench_support::compare::{Others, ServerProcess, ourselves, thousands};
 use bench_support::contract::TlsFiles;
-use bench_support::memory::{bare_end, kernel_bytes, user_bytes};
+use bench_support::memory::{Memory, bare_end};
 use bench_support::reference::client::Target;
 use bench_support::samples::{Figures, Run, Table};
 use bench_support::sys;
@@ -117,20 +117,17 @@ impl Bench {
     }
 
     fn measure(&self, peer: &Peer, server: &ServerProcess) -> io::Result<Figures> {
-        let count = self.effort.connections as f64;
-        let (user, kernel, clock) = (user_bytes(server), kernel_bytes(), server.cpu_time_at_rest());
-        let mut crowd = Crowd::open(SERVER, self.effort.connections, peer.speaks)?;
-        let each = (server.cpu_time_at_rest().saturating_sub(clock)).as_secs_f64() / count;
+        let count = self.effort.connections;
+        let (before, clock) = (Memory::now(server), server.cpu_time_at_rest());
+        let mut crowd = Crowd::open(SERVER, count, peer.speaks)?;
+        let each = (server.cpu_time_at_rest().saturating_sub(clock)).as_secs_f64() / count as f64;
         crowd.rest()?;
-        let mut figures = Figures::from([
-            ("fixed", user / f64::from(1 << 20)),
-            ("user", (user_bytes(server) - user) / count),
+        let mut figures = before.growth(server, count, self.bare);
+        figures.extend([
+            ("fixed", before.user / f64::from(1 << 20)),
             ("handshakes", 1.0 / each),
             ("handshake_cpu", each * 1e6),
         ]);
-        if let (Some(before), Some(after), Some(bare)) = (kernel, kernel_bytes(), self.bare) {
-            figures.insert("kernel", (after - before) / count - bare);
-        }
         if peer.speaks != Speaks::Http {
             for (size, [rate, cpu, seen]) in MESSAGES {
                 let echoes = crowd.echo(self.effort.active, size, self.effort.lasting, || server.cpu_time())?;
