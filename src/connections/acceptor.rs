@@ -22,7 +22,8 @@ use crate::token::{ConnId, Operation};
 /// refused, unless something is still unread: that may be a reset. It is time on the shard's own clock.
 const ADMISSION_WAIT: Duration = Duration::from_millis(100);
 
-/// How much longer such a connection waits at most while the shard has unread completions or notifications.
+/// How much longer such a connection waits at most while the shard has unread completions or notifications. Where the
+/// queue is too long, it does so only while ends are known to be among them.
 const ADMISSION_WAIT_WHILE_READING: Duration = Duration::from_secs(2);
 
 const _: () =
@@ -131,7 +132,7 @@ impl Acceptor {
     }
 
     /// The first connection of the queue, if its wait is over: there is a place for it, or its time has passed, or the
-    /// queue is too long and no end of a connection is known to be coming.
+    /// queue is too long and nothing is unread that may be the end of a connection.
     pub fn next_admission(&mut self, counters: &Counters, now: Mark, unread: Unread) -> Option<(ConnId, Admission)> {
         let &(conn, until) = self.queue.front()?;
         let admission = self.admission(counters);
@@ -143,8 +144,9 @@ impl Acceptor {
     }
 
     fn keeps_waiting(&self, until: Mark, now: Mark, unread: Unread) -> bool {
-        let in_time = now < until || now < until.after(ADMISSION_WAIT_WHILE_READING) && unread.any;
-        in_time && (self.queue.len() <= self.queue_places || unread.ends)
+        let too_long = self.queue.len() > self.queue_places;
+        let longer = if too_long && !unread.ends { Duration::ZERO } else { ADMISSION_WAIT_WHILE_READING };
+        if unread.any || unread.ends { now < until.after(longer) } else { !too_long && now < until }
     }
 
     /// Takes places for connections that stand already, in another process.
@@ -312,5 +314,59 @@ impl Acceptor {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Unread = Unread { any: false, ends: false };
+    const SOMETHING: Unread = Unread { any: true, ends: false };
+    const ENDS: Unread = Unread { any: true, ends: true };
+
+    /// A queue of so many connections at a full shard that has places for two in it.
+    fn queue(connections: u32) -> (Acceptor, Counters, Clock) {
+        let (counters, clock) = (Counters::default(), Clock::begin(Instant::now()));
+        counters.live.add(4);
+        let mut acceptor = Acceptor::new(8, 4, None, AdmissionGate::default());
+        for slot in 0..connections {
+            assert_eq!(acceptor.try_admit(ConnId::new(0, slot, 0), &counters, &clock), None);
+        }
+        (acceptor, counters, clock)
+    }
+
+    /// How long the first connection of a queue of this length waits for its refusal.
+    fn waits(connections: u32, unread: Unread) -> Duration {
+        const STEP: Duration = Duration::from_millis(10);
+        let (mut acceptor, counters, clock) = queue(connections);
+        let times = (0..).map(|step| STEP * step);
+        let mut ends =
+            times.filter(|time| acceptor.next_admission(&counters, clock.now().after(*time), unread).is_some());
+        ends.next().unwrap()
+    }
+
+    #[test]
+    fn a_connection_is_refused_once_all_is_read_or_its_time_has_passed() {
+        let longest = ADMISSION_WAIT + ADMISSION_WAIT_WHILE_READING;
+        assert_eq!([NOTHING, SOMETHING, ENDS].map(|unread| waits(2, unread)), [ADMISSION_WAIT, longest, longest]);
+        // What is unread may be the end that makes room, also where the queue is too long.
+        assert_eq!(
+            [NOTHING, SOMETHING, ENDS].map(|unread| waits(3, unread)),
+            [Duration::ZERO, ADMISSION_WAIT, longest]
+        );
+    }
+
+    #[test]
+    fn the_first_connection_of_a_queue_gets_the_first_place() {
+        let (mut acceptor, counters, clock) = queue(3);
+        counters.live.sub(1);
+        let first = acceptor.next_admission(&counters, clock.now(), SOMETHING);
+        assert_eq!(first, Some((ConnId::new(0, 0, 0), Admission::Granted)));
+        counters.live.add(1);
+        assert_eq!(acceptor.next_admission(&counters, clock.now(), SOMETHING), None);
+        // One that comes later waits behind the others, even if there is a place.
+        counters.live.sub(1);
+        assert_eq!(acceptor.try_admit(ConnId::new(0, 3, 0), &counters, &clock), None);
     }
 }

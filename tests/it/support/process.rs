@@ -189,6 +189,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The output goes with the process's folder, and may tell why the test failed.
+            println!("process {} told:\n{}{}", self.pid(), self.out(), self.err());
+        }
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
