@@ -250,6 +250,9 @@ fn a_pipe_whose_reader_goes_away_is_reported() {
         let mut client = Running::start(command);
         client.until("it holds", |out| out.contains("\nhold "));
         drop(reader);
+        // A process that another test starts has a copy of the reader until its program runs.
+        let gone = || OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&pipe).is_err();
+        eventually("nobody reads the pipe", gone);
         client.signal(libc::SIGTERM);
         client.wait().fails_with(3, &[flag, "EPIPE"]);
     }

@@ -151,7 +151,8 @@ impl<S: Default> Hibernation<S> {
     /// Lets the caught segment go the way that it would have gone.
     pub(super) fn let_go(&mut self, caught: &Caught) {
         if self.host.reinject(&caught.tuple, &mut self.bytes, caught.whole_len).is_err() {
-            // The kernel has no memory for it, or its route is gone. The peer sends it again.
+            // The kernel has no memory for it, or its route is gone. The peer sends it again, unless it was a RST: that is lost,
+            // as on the network.
             self.unanswered += 1;
         }
     }

@@ -44,9 +44,11 @@ pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, optio
     assert_eq!(done, 0, "mount {source} on {target}: {}", std::io::Error::last_os_error());
 }
 
-/// Removes the last mount on `target`.
+/// Removes the last mount on `target`. A process that another test starts may have a file of it open until its program
+/// runs; the mount is gone for all paths nevertheless.
 pub fn unmount(target: &str) {
     let path = CString::new(target).unwrap();
     // SAFETY: the kernel reads a string, which outlives the call.
-    assert_eq!(unsafe { libc::umount2(path.as_ptr(), 0) }, 0, "{target}: {}", std::io::Error::last_os_error());
+    let done = unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    assert_eq!(done, 0, "{target}: {}", std::io::Error::last_os_error());
 }

@@ -208,7 +208,18 @@ fn outlet(dir: &TempDir, name: &str, kind: Outlet) -> Stdio {
     match kind {
         Outlet::File => File::create(dir.path().join(name)).unwrap().into(),
         Outlet::Closed => Stdio::null(),
-        Outlet::Unread => std::io::pipe().unwrap().1.into(),
+        Outlet::Unread => {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            // A process that another test starts has a copy of the reader until its program runs.
+            eventually("nobody reads the pipe", || {
+                let mut poll = libc::pollfd { fd: writer.as_raw_fd(), events: 0, revents: 0 };
+                // SAFETY: one entry, which outlives the call.
+                let told = unsafe { libc::poll(&raw mut poll, 1, 0) };
+                told == 1 && poll.revents & libc::POLLERR != 0
+            });
+            writer.into()
+        }
         Outlet::Stuck => {
             let (reader, writer) = std::io::pipe().unwrap();
             // SAFETY: no memory.
