@@ -63,7 +63,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::connections::lifecycle::SlotState;
 use crate::error::Result;
 use crate::ring::RingOps;
 use crate::stats::Counters;
@@ -217,12 +216,21 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.in_use()
     }
 
-    /// Receives nothing more on a connection. Its end is then seen only when something is sent. A sleeping connection
-    /// has nothing to receive.
-    pub fn pause_reads(&mut self, conn: ConnId) {
-        if let Some(conn) = self.engine.find(conn) {
-            self.engine.slots.update(conn, SlotState::pause_reads);
-        }
+    /// Receives nothing more on a connection, except what is on its way to the driver already. In a poll its end is then
+    /// seen only when something is sent. A sleeping connection is woken for it. Returns `false` if no slot is free for that,
+    /// or the connection is gone.
+    pub fn pause_reads(&mut self, conn: ConnId) -> Result<bool> {
+        self.engine.pause_reads(conn)
+    }
+
+    /// Receives again on a connection whose reads were paused.
+    pub fn resume_reads(&mut self, conn: ConnId) -> Result<()> {
+        self.engine.resume_reads(conn)
+    }
+
+    /// Whether the reads of a connection are paused.
+    pub fn has_paused_reads(&mut self, conn: ConnId) -> bool {
+        self.engine.has_paused_reads(conn)
     }
 
     /// Whether bytes of a connection are on their way into the kernel.
@@ -272,6 +280,11 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// kernel, which count until all of them are taken.
     pub fn pending_bytes(&mut self, conn: ConnId) -> usize {
         self.engine.pending_bytes(conn)
+    }
+
+    /// As `pending_bytes`. If there are any, `Driver::sent` follows when the kernel has taken all.
+    pub fn watch_pending(&mut self, conn: ConnId) -> usize {
+        self.engine.watch_pending(conn)
     }
 
     /// Whether a connection is open.

@@ -77,12 +77,13 @@ pub trait Service: 'static {
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// Bytes came: 1 to 4,096 at a time, cut wherever the network cut them. No more are received on this connection
-    /// until the reply is sent, so a peer that does not read is not read from either. There is no other way to stop
-    /// receiving from one connection: a service that has to wait keeps what comes, up to a bound.
+    /// until the reply is sent, so a peer that does not read is not read from either. [`Ctx::pause_reads`] stops
+    /// receiving for longer.
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply;
 
-    /// The kernel has taken all bytes that had to wait because the peer did not read. Never called for bytes that the
-    /// kernel took at once.
+    /// The kernel has taken all bytes that had to wait, because the peer did not read or no slot was free for a sleeping
+    /// connection. It is called too after [`Ctx::pending`] was more than 0. Never called for other bytes that the kernel took
+    /// at once.
     fn sent(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// A silent connection was put to sleep (`ServerBuilder::hibernate`): it has no socket until it wakes. Nothing needs

@@ -92,6 +92,20 @@ pub enum Readiness {
 #[derive(Debug, Default)]
 pub(super) struct Departures(HashMap<ConnId, Departure>);
 
+impl Departures {
+    /// The driver pauses the reads of a connection, or wants to go on reading. Returns whether it is about to leave: then
+    /// nothing is received here, and the process that gets it is told.
+    pub fn reads_paused(&mut self, conn: ConnId, paused: bool) -> bool {
+        let departure = self.0.get_mut(&conn);
+        departure.map(|departure| departure.reads_paused = paused).is_some()
+    }
+
+    /// Whether the driver has paused the reads of a connection. `None` if it is not about to leave.
+    pub fn has_paused_reads(&self, conn: ConnId) -> Option<bool> {
+        self.0.get(&conn).map(|departure| departure.reads_paused)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Departure {
     /// The driver had paused its reads before.

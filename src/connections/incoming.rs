@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::engine::Engine;
+use super::hibernation::Wake;
 use super::platform::Platform;
 use super::slots::Slots;
 use crate::connections::lifecycle::SlotState;
@@ -64,6 +65,37 @@ impl Incoming {
 }
 
 impl<S: Default, P: Platform> Engine<S, P> {
+    /// Receives nothing more on a connection, except what is on its way to the driver already. A sleeping connection is
+    /// woken for it, since its next bytes would come by a wake. Returns `false` if that cannot be now, or it is gone.
+    pub fn pause_reads(&mut self, name: ConnId) -> Result<bool> {
+        let Wake::Awake(conn) = self.reach(name)? else { return Ok(false) };
+        let is_live = self.slots.is_live(conn);
+        if is_live && !self.departures.reads_paused(conn, true) {
+            self.slots.update(conn, SlotState::pause_reads);
+        }
+        Ok(is_live)
+    }
+
+    /// Receives again on a connection whose reads were paused. Its silence begins now.
+    pub fn resume_reads(&mut self, name: ConnId) -> Result<()> {
+        let Some(conn) = self.find(name) else { return Ok(()) };
+        if self.departures.reads_paused(conn, false) {
+            return Ok(());
+        }
+        match self.slots.row(conn) {
+            Some(row) if row.lifecycle.is_live() => self.idle.heard(&mut row.link),
+            _ => return Ok(()),
+        }
+        self.apply(conn, SlotState::go_on_reading)
+    }
+
+    /// Whether the driver has paused the reads of a connection that is live.
+    pub fn has_paused_reads(&mut self, name: ConnId) -> bool {
+        let Some(conn) = self.find(name).filter(|conn| self.slots.is_live(*conn)) else { return false };
+        let departing = self.departures.has_paused_reads(conn);
+        departing.unwrap_or_else(|| self.slots.row(conn).is_some_and(|row| row.lifecycle.has_paused_reads()))
+    }
+
     /// A receive brought `len` bytes, and left `more` in the socket. Tells whether the driver may have them: not once it
     /// has closed the connection, as a reply could not be sent whole. Such bytes are dropped, and do not count as received.
     pub fn received(&mut self, conn: ConnId, len: usize, more: bool) -> bool {

@@ -311,6 +311,18 @@ impl SlotState {
         }
     }
 
+    /// The driver wants bytes again, after `pause_reads`. Some may have come meanwhile.
+    pub fn go_on_reading(&mut self) -> Action {
+        if !self.has_paused_reads() {
+            return Action::Rest;
+        }
+        self.flags.clear(Flags::READS_PAUSED);
+        if self.is_live() {
+            self.flags.set(Flags::READABLE);
+        }
+        self.next()
+    }
+
     /// The data operation is over.
     pub fn operation_ended(&mut self) -> Action {
         self.flags.clear(Flags::BUSY);

@@ -132,6 +132,17 @@ impl<S: Default, P: Platform> Engine<S, P> {
         unsent + outgoing.kept(conn) + slots.ring(conn).parked_bytes(conn.token(Operation::ParkedSend))
     }
 
+    /// As `pending_bytes`. If there are any, the driver is told when the kernel has taken all.
+    pub(super) fn watch_pending(&mut self, name: ConnId) -> usize {
+        let pending = self.pending_bytes(name);
+        if pending > 0
+            && let Some(conn) = self.find(name).filter(|conn| self.slots.is_live(*conn))
+        {
+            self.outgoing.has_waited(conn);
+        }
+        pending
+    }
+
     // ---- caught segments ---------------------------------------------------------------------------
 
     /// Takes the next segment that was caught for a sleeping connection. `None` if there is none, or if a slot for it is
@@ -161,9 +172,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
     fn send_unsent_of(&mut self, conn: ConnId) -> Result<()> {
         let name = self.name_of(conn);
         match self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name)) {
-            Some(bytes) => self.send(conn, &bytes),
+            Some(bytes) => self.send_late(conn, &bytes),
             None => Ok(()),
         }
+    }
+
+    /// Sends bytes that were kept for a connection until it had a slot again.
+    fn send_late(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
+        self.outgoing.has_waited(conn);
+        self.send(conn, bytes)
     }
 
     /// The bytes of a woken connection's segment, in a buffer as if they had been received.
@@ -269,7 +286,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             }
             let bytes = self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name));
             if let (Wake::Awake(conn), Some(bytes)) = (wake, bytes) {
-                self.send(conn, &bytes)?;
+                self.send_late(conn, &bytes)?;
             }
         }
         Ok(())

@@ -181,7 +181,8 @@ impl Outgoing {
         (self.pending.remove(&conn).unwrap_or_default(), self.readiness.take(conn))
     }
 
-    /// Some bytes of a connection had to wait, in another process: the driver is told when the kernel has taken all.
+    /// Bytes of a connection have to wait, for its slot or in another process, or the driver asked for them: it is told
+    /// when the kernel has taken all.
     pub fn has_waited(&mut self, conn: ConnId) {
         self.readiness.blocked(conn);
     }

@@ -267,7 +267,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
     fn close_late_records(&mut self) -> Result<()> {
         for _ in 0..TIMEOUTS_PER_PASS {
             let now = self.clock.now();
-            let Some(name) = self.tls.as_mut().and_then(|tls| tls.layer.overdue(now)) else { break };
+            let Some(name) = self.tls.as_ref().and_then(|tls| tls.layer.overdue(now)) else { break };
+            let is_paused = self.has_paused_reads(name);
+            let Some(tls) = &mut self.tls else { break };
+            if is_paused {
+                // Its rest may have come, and is not received.
+                tls.layer.postpone_record(name, now.after(tls.timeout));
+                continue;
+            }
+            tls.layer.drop_incomplete(name);
             if self.is_open_for_tls(name) {
                 self.counters.records_timed_out.add(1);
                 self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::RecordTimeout))?;

@@ -335,14 +335,16 @@ impl World {
         }
     }
 
-    /// The driver closes a connection or stops receiving on it; the connection may be gone.
+    /// The driver closes a connection, or stops receiving on it or goes on; the connection may be gone.
     fn close(&mut self) -> Result<()> {
         let Reactor { connections, driver, .. } = &mut self.reactor;
         let former = driver.former.back().copied();
         let gone = driver.chance.one_in(4);
         let Some(conn) = (if gone { former } else { driver.pick() }) else { return Ok(()) };
         if driver.chance.one_in(4) {
-            connections.pause_reads(conn);
+            connections.pause_reads(conn)?;
+        } else if driver.chance.one_in(4) {
+            connections.resume_reads(conn)?;
         } else {
             connections.close(conn, any_mode(&mut driver.chance), CloseReason::Local)?;
         }

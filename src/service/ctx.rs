@@ -267,12 +267,88 @@ impl<S: Default> Ctx<'_, S> {
         self.note(done);
     }
 
+    /// Receives nothing from a connection until `resume_reads`. Then the kernel's receive buffer fills, TCP tells the peer
+    /// to wait, and the peer's own sends wait: so a service that passes bytes on does not have to keep those that it cannot
+    /// pass on yet.
+    ///
+    /// A receive that is under way, as none is within `Service::received`, still brings what it finds: at most 4 KiB, or one
+    /// TLS record of 16 KiB.
+    /// While reads are paused the connection neither sleeps nor counts as silent for `ServerBuilder::idle_timeout`; its own
+    /// deadline goes on. A FIN of the peer is seen after the bytes before it, so after `resume_reads`. A RST may be seen only
+    /// then, or when something is sent. A takeover keeps the pause, and the service of the next process has to end it.
+    ///
+    /// Returns `false` for a connection that is gone, and for one that sleeps and cannot be woken because no slot is free
+    /// (`ServerBuilder::awake`).
+    ///
+    /// ```
+    /// use c1m::{ConnId, Ctx, Reply, Service};
+    ///
+    /// /// Sends what comes on the one connection to the other, at the speed of the slower one.
+    /// #[derive(Default)]
+    /// struct Relay {
+    ///     ends: Vec<ConnId>,
+    /// }
+    ///
+    /// impl Relay {
+    ///     fn other(&self, conn: ConnId) -> Option<ConnId> {
+    ///         self.ends.iter().copied().find(|end| *end != conn)
+    ///     }
+    /// }
+    ///
+    /// impl Service for Relay {
+    ///     type State = ();
+    ///     type Message = ();
+    ///
+    ///     fn opened(&mut self, _: &mut Ctx<'_, ()>, conn: ConnId) {
+    ///         self.ends.push(conn);
+    ///     }
+    ///
+    ///     fn received(&mut self, ctx: &mut Ctx<'_, ()>, conn: ConnId, data: &mut [u8]) -> Reply {
+    ///         if let Some(other) = self.other(conn) {
+    ///             ctx.send(other, data);
+    ///             // What this call has sent is pending too, at most 4 KiB.
+    ///             if ctx.pending(other) > 8 * 1024 {
+    ///                 ctx.pause_reads(conn);
+    ///             }
+    ///         }
+    ///         Reply::Nothing
+    ///     }
+    ///
+    ///     fn sent(&mut self, ctx: &mut Ctx<'_, ()>, conn: ConnId) {
+    ///         if let Some(other) = self.other(conn) {
+    ///             ctx.resume_reads(other);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn pause_reads(&mut self, conn: ConnId) -> bool {
+        let done = self.connections.pause_reads(conn);
+        done.unwrap_or_else(|failure| {
+            self.note(Err(failure));
+            false
+        })
+    }
+
+    /// Receives again from a connection whose reads were paused. Its silence counts from now on. Any other connection is
+    /// left alone.
+    pub fn resume_reads(&mut self, conn: ConnId) {
+        let done = self.connections.resume_reads(conn);
+        self.note(done);
+    }
+
+    /// Whether the reads of a connection are paused.
+    pub fn has_paused_reads(&mut self, conn: ConnId) -> bool {
+        self.connections.has_paused_reads(conn)
+    }
+
     /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
     /// peer to read. Those that wait there count until the kernel has taken the last of them. What the same call
     /// has sent before counts too, as the kernel gets it after the call: more than 0 then does not mean a peer that does
     /// not read.
+    ///
+    /// Once this has returned more than 0, `Service::sent` follows when the kernel has taken all, or `Service::closed`.
     pub fn pending(&mut self, conn: ConnId) -> usize {
-        self.connections.pending_bytes(conn)
+        self.connections.watch_pending(conn)
     }
 
     /// The address of the peer. The kernel is asked, which takes two system calls more than a microsecond each and a

@@ -70,7 +70,7 @@ pub trait WebSocketService: 'static {
         upgrade_required("this is a WebSocket server\n")
     }
 
-    /// The kernel has taken all bytes that had to wait because the peer did not read, as in [`Service::sent`](super::Service::sent).
+    /// The kernel has taken all bytes that had to wait, as in [`Service::sent`](super::Service::sent).
     fn sent(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId) {}
 
     /// The deadline that [`WebSocketCtx::set_deadline`] set has passed. The default closes the connection, with the code
@@ -215,7 +215,8 @@ pub struct WebSocketLimits {
     /// would need more is closed with the code 1009.
     pub incomplete: usize,
     /// How long a message may take from the receive that began it to the one that completes it; 60 s by default. Beyond
-    /// it the connection is closed with the code 1008. Not watched on a connection with a deadline of the service's own.
+    /// it the connection is closed with the code 1008. Not watched on a connection with a deadline of the service's own,
+    /// nor while its reads are paused.
     pub message_time: Duration,
     /// How long the peer has to answer a close; 5 s by default.
     pub close_time: Duration,

@@ -275,10 +275,23 @@ impl Layer {
         self.deadlines.first().map(|(until, _)| *until)
     }
 
-    /// A connection whose record is not whole in time, and forgets the record.
-    pub fn overdue(&mut self, now: Mark) -> Option<ConnId> {
-        let (_, name) = *self.deadlines.first().filter(|(until, _)| *until <= now)?;
-        self.take_incomplete(name).map(|_| name)
+    /// The connection whose record is the first that was not whole in time.
+    pub fn overdue(&self, now: Mark) -> Option<ConnId> {
+        self.deadlines.first().filter(|(until, _)| *until <= now).map(|(_, name)| *name)
+    }
+
+    /// Drops the incomplete record of a connection.
+    pub fn drop_incomplete(&mut self, name: ConnId) {
+        self.take_incomplete(name);
+    }
+
+    /// The incomplete record of a connection need not be whole before an instant.
+    pub fn postpone_record(&mut self, name: ConnId, until: Mark) {
+        if let Some(record) = self.incomplete.get_mut(&name) {
+            self.deadlines.remove(&(record.until, name));
+            record.until = until;
+            self.deadlines.insert((until, name));
+        }
     }
 
     // ---- from process to process ---------------------------------------------------------------

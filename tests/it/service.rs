@@ -14,6 +14,8 @@ use socket2::SockRef;
 
 use crate::support::{PATIENCE, eventually, free_ports, reset};
 
+mod pauses;
+
 /// What the service was told.
 #[derive(Debug, PartialEq)]
 enum Told {
@@ -21,6 +23,7 @@ enum Told {
     Sent(ConnId, usize),
     Expired(ConnId, Instant),
     Closed(ConnId, CloseReason),
+    Paused(bool),
     Asked(Result<SocketAddr, std::io::ErrorKind>, Result<SocketAddr, std::io::ErrorKind>),
     Ages(Option<Duration>, Option<Duration>),
 }

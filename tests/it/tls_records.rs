@@ -89,7 +89,7 @@ fn empty_records_bring_nothing_and_too_many_in_a_row_end_the_connection() {
 }
 
 /// The record of some content, of which the peer has nothing yet.
-fn record(stream: &mut Secure, content: &[u8]) -> Vec<u8> {
+pub fn record(stream: &mut Secure, content: &[u8]) -> Vec<u8> {
     let mut record = Vec::new();
     stream.conn.writer().write_all(content).unwrap();
     stream.conn.write_tls(&mut record).unwrap();

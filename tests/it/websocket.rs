@@ -17,6 +17,8 @@ use tungstenite::{Error, Message};
 
 use crate::support::{PATIENCE, Server, connected, free_ports, has_server_names_and, number, reset};
 
+mod pauses;
+
 /// What a client sends to ask for an upgrade.
 const REQUEST: &[u8] = b"GET /any?thing HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -358,7 +360,12 @@ impl WebSocketService for Teller {
     }
 
     fn message(&mut self, ctx: &mut WebSocketCtx<'_, u32>, (conn, text): (ConnId, &'static str)) {
-        ctx.send_text(conn, text);
+        match text {
+            "pause" => assert!(ctx.pause_reads(conn)),
+            "resume" => ctx.resume_reads(conn),
+            "close" => ctx.close(conn, CloseCode::NORMAL, ""),
+            _ => ctx.send_text(conn, text),
+        }
     }
 }
 

@@ -415,7 +415,7 @@ impl ClientDriver {
             let Some(conn) = storm.asking.next() else { break };
             storm.asking.asked += 1;
             storm.asking.total += 1;
-            connections.pause_reads(conn);
+            connections.pause_reads(conn)?;
             let Some(state) = connections.state(conn).map(|state| *state) else { continue };
             if connections.is_sending(conn) {
                 continue;

@@ -350,6 +350,11 @@ impl Occupant {
                 lifecycle.pause_reads();
                 self.reads_paused = !self.lingers;
             }
+            Wish::ResumeReads => {
+                let next = lifecycle.go_on_reading();
+                self.reads_paused = false;
+                return self.follow(lifecycle, next);
+            }
             Wish::Close(mode) => return self.close(lifecycle, mode),
         }
         false

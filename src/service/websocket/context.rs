@@ -78,6 +78,7 @@ pub struct WebSocketCtx<'a, S> {
     /// For frames to other connections.
     pub(super) scratch: &'a mut Vec<u8>,
     pub(super) close_time: Duration,
+    pub(super) message_time: Duration,
 }
 
 impl<S: Default> WebSocketCtx<'_, S> {
@@ -134,6 +135,8 @@ impl<S: Default> WebSocketCtx<'_, S> {
             row.set_timed(true);
         }
         self.ctx.set_deadline(conn, Some(self.close_time));
+        // The peer's answer is received.
+        self.ctx.resume_reads(conn);
     }
 
     /// Ends a connection without a close, by a RST.
@@ -153,6 +156,36 @@ impl<S: Default> WebSocketCtx<'_, S> {
             row.set_timed(false);
             self.ctx.set_deadline(conn, after);
         }
+    }
+
+    /// Receives nothing from a connection until `resume_reads`, as [`Ctx::pause_reads`] does. Messages that have
+    /// been received by then, of at most 4 KiB or one TLS record, still come. Pings of the peer are not answered meanwhile, and a
+    /// message of which a part has come may take as long as it likes. `close` ends the pause.
+    pub fn pause_reads(&mut self, conn: ConnId) -> bool {
+        let paused = self.is_open(conn) && self.ctx.pause_reads(conn);
+        if paused && let Some(row) = self.ctx.state(conn).filter(|row| row.is_timed()) {
+            row.set_timed(false);
+            self.ctx.set_deadline(conn, None);
+        }
+        paused
+    }
+
+    /// Receives again from a connection whose reads were paused. Any other connection is left alone.
+    pub fn resume_reads(&mut self, conn: ConnId) {
+        if !self.ctx.has_paused_reads(conn) {
+            return;
+        }
+        self.ctx.resume_reads(conn);
+        let has_deadline = self.ctx.has_deadline(conn);
+        if let Some(row) = self.ctx.state(conn).filter(|row| row.is_open() && row.place().is_some() && !has_deadline) {
+            row.set_timed(true);
+            self.ctx.set_deadline(conn, Some(self.message_time));
+        }
+    }
+
+    /// Whether the reads of a connection are paused.
+    pub fn has_paused_reads(&mut self, conn: ConnId) -> bool {
+        self.ctx.has_paused_reads(conn)
     }
 
     /// The counters of this shard.

@@ -43,6 +43,7 @@ struct Pen {
     /// What goes to others.
     scratch: Vec<u8>,
     close_time: Duration,
+    message_time: Duration,
 }
 
 impl Pen {
@@ -62,12 +63,14 @@ impl Pen {
         held: &'a [u8],
     ) -> WebSocketCtx<'a, S> {
         let present = Some(Present { conn, held, out: &mut self.out });
-        WebSocketCtx { ctx: ctx.again(), present, scratch: &mut self.scratch, close_time: self.close_time }
+        let (close_time, message_time) = (self.close_time, self.message_time);
+        WebSocketCtx { ctx: ctx.again(), present, scratch: &mut self.scratch, close_time, message_time }
     }
 
     /// The context of any other call.
     fn absent<'a, S: Default>(&'a mut self, ctx: &'a mut Ctx<'_, Conversation<S>>) -> WebSocketCtx<'a, S> {
-        WebSocketCtx { ctx: ctx.again(), present: None, scratch: &mut self.scratch, close_time: self.close_time }
+        let (close_time, message_time) = (self.close_time, self.message_time);
+        WebSocketCtx { ctx: ctx.again(), present: None, scratch: &mut self.scratch, close_time, message_time }
     }
 }
 
@@ -99,7 +102,12 @@ impl<S: WebSocketService> WebSocket<S> {
             rules: Rules { from: Role::Client, longest: limits.longest_message },
             requests: Requests::new(limits.http.longest_body, limits.http.incomplete),
             assemblies: Slab::new(limits.incomplete),
-            pen: Pen { out: Vec::new(), scratch: Vec::new(), close_time: limits.close_time },
+            pen: Pen {
+                out: Vec::new(),
+                scratch: Vec::new(),
+                close_time: limits.close_time,
+                message_time: limits.message_time,
+            },
         }
     }
 
@@ -292,7 +300,7 @@ impl<S: WebSocketService> WebSocket<S> {
         if open && kept.is_none() && timed {
             row.set_timed(false);
             ctx.set_deadline(conn, None);
-        } else if open && kept.is_some() && !timed && !ctx.has_deadline(conn) {
+        } else if open && kept.is_some() && !timed && !ctx.has_deadline(conn) && !ctx.has_paused_reads(conn) {
             ctx.set_deadline(conn, Some(self.limits.message_time));
             if let Some(row) = ctx.state(conn) {
                 row.set_timed(true);

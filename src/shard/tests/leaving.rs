@@ -37,7 +37,15 @@ impl Leaving {
             connections.prepare_to_leave(conn)?;
             match self.fate {
                 Fate::Closed(mode) => connections.close(conn, mode, CloseReason::Local)?,
-                Fate::Stays => {}
+                Fate::Stays => {
+                    // What the driver wishes meanwhile holds afterwards.
+                    let stops = conn.slot() % 2 == 0;
+                    connections.pause_reads(conn)?;
+                    if !stops {
+                        connections.resume_reads(conn)?;
+                    }
+                    assert_eq!(connections.has_paused_reads(conn), stops);
+                }
                 Fate::ClosedWhenQuiet { .. } => {
                     self.leaving.push(conn);
                     continue;
@@ -45,6 +53,9 @@ impl Leaving {
             }
             connections.stays(conn)?;
             assert_eq!(connections.is_live(conn), self.fate == Fate::Stays);
+            assert_eq!(connections.has_paused_reads(conn), self.fate == Fate::Stays && conn.slot() % 2 == 0);
+            connections.resume_reads(conn)?;
+            assert!(!connections.has_paused_reads(conn));
         }
         for conn in std::mem::take(&mut self.leaving) {
             if connections.readiness_to_leave(conn)? == ReadinessToLeave::NotYet {

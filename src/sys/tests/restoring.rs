@@ -102,7 +102,9 @@ fn timestamps_go_on_in_milliseconds_and_never_go_back() {
             let drift = checkpoint.negotiated.timestamp_offset.unwrap().wrapping_sub(first.timestamp_offset.unwrap());
             // What was found out at first serves for ever.
             checkpoint.negotiated = first;
-            assert!(drift <= 3, "{drift} ms after {round} rounds");
+            // Either of the two is what is added to the clock, or 1 more.
+            let drift = drift.cast_signed();
+            assert!((-1..=3).contains(&drift), "{drift} ms after {round} rounds");
             theirs.write_all(b"x").unwrap();
             let kept = scene.next_caught();
             // The peer echoes the last timestamp that it has taken: kind 8, of 10 bytes, after two that fill.

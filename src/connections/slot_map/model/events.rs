@@ -57,6 +57,7 @@ pub(super) enum Wish {
     Send,
     SendLarge,
     PauseReads,
+    ResumeReads,
     Close(CloseMode),
 }
 
@@ -67,11 +68,12 @@ pub(super) enum Answer {
     Close,
 }
 
-const WISHES: [Wish; 8] = [
+const WISHES: [Wish; 9] = [
     Wish::Nothing,
     Wish::Send,
     Wish::SendLarge,
     Wish::PauseReads,
+    Wish::ResumeReads,
     Wish::Close(CloseMode::Graceful),
     Wish::Close(CloseMode::Lingering),
     Wish::Close(CloseMode::Immediate),
