@@ -10,6 +10,7 @@ mod doctor;
 mod files;
 mod hibernation;
 mod live;
+mod numbers;
 mod observer;
 mod out;
 mod report;
@@ -79,7 +80,7 @@ fn run_command() -> Result<Ended> {
     survive_harmless_signals()?;
     let command = match Arguments::try_parse() {
         Ok(arguments) => arguments.command,
-        Err(instead) => return say_instead(without_password(instead)),
+        Err(instead) => return say_instead(without_password(numbers::explained(instead))),
     };
     let words = command.words();
     let ended = match command {

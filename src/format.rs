@@ -29,6 +29,11 @@ pub fn time(us: u64) -> String {
     }
 }
 
+/// A figure of so many measurements; a dash where there was none.
+pub fn measured(number: u64, figure: String) -> String {
+    if number == 0 { "-".to_owned() } else { figure }
+}
+
 /// Bytes in the unit that reads best.
 pub fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

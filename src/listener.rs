@@ -1,7 +1,7 @@
 //! The listening sockets of a plan: every port of every shard, with SO_REUSEPORT.
 
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -59,6 +59,14 @@ pub fn stop_listening(socket: &TcpListener) -> std::io::Result<()> {
     }
 }
 
+/// Has the kernel probe the peer after this time of silence, or never.
+pub fn set_keepalive(socket: &impl AsFd, time: Option<Duration>) -> std::io::Result<()> {
+    let socket = SockRef::from(socket);
+    let Some(time) = time else { return socket.set_keepalive(false) };
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(time).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
 /// Listens again after `stop_listening`.
 pub fn listen_again(socket: &TcpListener, backlog: i32) -> std::io::Result<()> {
     SockRef::from(socket).listen(backlog)
@@ -75,11 +83,8 @@ fn listen_one(
     socket.set_reuse_port(true).map_err(|e| refused("SO_REUSEPORT on", e))?;
     // Accepted sockets inherit TCP_NODELAY: an answer does not wait for an acknowledgement.
     socket.set_tcp_nodelay(true).map_err(|e| refused("TCP_NODELAY on", e))?;
-    if let Some(time) = keepalive {
-        // Accepted sockets inherit keepalive too. It takes no memory: each socket has the kernel's timer anyway.
-        let keepalive = TcpKeepalive::new().with_time(time).with_interval(time).with_retries(KEEPALIVE_PROBES);
-        socket.set_tcp_keepalive(&keepalive).map_err(|e| refused("SO_KEEPALIVE on", e))?;
-    }
+    // Accepted sockets inherit keepalive too. It takes no memory: each socket has the kernel's timer anyway.
+    set_keepalive(&socket, keepalive).map_err(|e| refused("SO_KEEPALIVE on", e))?;
     if let Some(program) = program {
         // Attached before the first accept: a socket that was accepted earlier would never have the filter.
         sys::attach_program(&socket, program).map_err(|e| refused("SO_ATTACH_BPF on", e))?;

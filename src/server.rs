@@ -31,9 +31,9 @@ use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
 use crate::sys::{self, Catcher, Filter};
-use crate::takeover::{Speaks, store, tell_ready};
+use crate::takeover::{Speaks, tell_ready};
 use builder::EventSink;
-use driver::{Ended, ListenerProgram, Origin, ShardStart};
+use driver::{Ended, ListenerSettings, Origin, ShardStart};
 use hibernation::Hibernation;
 use memory_monitor::{ListenerControl, MemoryMonitor};
 use takeover::{Desk, HandoverSlot, Inheritance, Outliving, Queue};
@@ -76,6 +76,8 @@ pub enum ServerEvent {
     },
     /// The later server is gone before it had everything. This one serves on, with what it still has.
     SuccessorGone,
+    /// The service manager at `NOTIFY_SOCKET` does not take what is left with it: no connection outlives this process.
+    StoreFailed(Errno),
 }
 
 /// What a shard's service is told when it is made.
@@ -178,7 +180,7 @@ impl Server {
 struct Prepared {
     config: ConnectionsConfig,
     sockets: Vec<Arc<TcpListener>>,
-    program: ListenerProgram,
+    listeners: ListenerSettings,
 }
 
 /// The shards that are to be started.
@@ -199,7 +201,7 @@ impl<M: Send + 'static> Server<M> {
         builder: ServerBuilder,
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<Server<M>> {
-        let options = builder.options;
+        let options = takeover::followed(builder.options);
         let host = Host::here();
         let cores = host.choose_cores(&options.cores)?;
         takeover::check(&options, &host)?;
@@ -322,7 +324,7 @@ impl<M: Send + 'static> Server<M> {
         let inboxes = std::mem::take(&mut launch.inboxes);
         let each = launch.plans.clone().into_iter().zip(launch.handles.clone()).zip(inboxes).enumerate();
         for (index, ((plan, handle), inbox)) in each {
-            let Prepared { config, sockets, program } = self.prepare(&mut launch, index, &plan)?;
+            let Prepared { config, sockets, listeners } = self.prepare(&mut launch, index, &plan)?;
             let origin = match &launch.inheritance {
                 None => Origin::Fresh,
                 Some(inheritance) if !inheritance.is_live() => Origin::Left,
@@ -340,7 +342,7 @@ impl<M: Send + 'static> Server<M> {
                 own: self.own.shards[index].clone(),
                 sockets,
                 origin,
-                program,
+                listeners,
                 inherited_backlog: launch.inheritance.as_ref().map_or(0, |inheritance| inheritance.terms.backlog),
                 slot,
                 accepts: plan.accepts,
@@ -377,7 +379,8 @@ impl<M: Send + 'static> Server<M> {
         let copy = program.map(|program| program.try_clone_to_owned()).transpose();
         let no_descriptor =
             |error| HostError::new("dup of", "a BPF program", Errno::of(&error), HostReason::NoDescriptor);
-        let program = ListenerProgram { program: copy.map_err(no_descriptor)?, backlog: self.backlog };
+        let (program, backlog, keepalive) = (copy.map_err(no_descriptor)?, self.backlog, options.keepalive);
+        let listeners = ListenerSettings { program, backlog, keepalive };
         let (outliving, filter_of, handle) = (launch.outliving.as_ref(), filter.as_ref(), &launch.handles[index]);
         let hibernation = launch.hibernation.as_ref();
         let hibernation =
@@ -396,7 +399,7 @@ impl<M: Send + 'static> Server<M> {
             tls: self.tls.as_ref().map(|tls| tls.of_shard(index, launch.plans.len())),
             ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
         };
-        Ok(Prepared { config, sockets, program })
+        Ok(Prepared { config, sockets, listeners })
     }
 
     /// Takes over from the server that runs, if there is one, and then listens for a successor.
@@ -423,9 +426,7 @@ impl<M: Send + 'static> Server<M> {
         #[cfg(not(feature = "metrics"))]
         let metrics = None;
         let offer = outliving.offer(&terms, &self.listeners, catcher, metrics)?;
-        if let Some(store) = store() {
-            takeover::leave(&store, &offer);
-        }
+        takeover::leave(&offer, &launch.events);
         self.desk = Some(Desk::open(&path, path_listener, &terms, offer, slots, launch.events)?);
         tell_ready();
         Ok(())

@@ -44,8 +44,8 @@ pub use nameless::{give_name, open_nameless, path_of};
 pub use network::OwnNetwork;
 pub use raw::RawSender;
 pub use rights::{
-    MOST_RIGHTS, OtherProcess, connect_without_waiting, exists_unix_socket, given_descriptors, is_our_user,
-    listen_in_own_name, receive_rights, send_rights, tell_datagram,
+    MOST_RIGHTS, OtherProcess, connect_without_waiting, given_descriptors, is_our_user, listen_in_own_name,
+    receive_rights, send_rights, tell_datagram, unix_socket_at,
 };
 pub use shared_memory::SharedMemory;
 #[cfg(feature = "cli")]

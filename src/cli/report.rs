@@ -26,6 +26,7 @@ const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 /// change it.
 pub fn merge(arguments: &MergeArguments) -> Result<Ended> {
     let files = &arguments.results;
+    reads_stdin_once(files)?;
     let (json, html) = (("--json", arguments.json.as_deref()), ("--html", arguments.html.as_deref()));
     output::differ(&[json, html])?;
     let inputs: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
@@ -92,6 +93,7 @@ pub fn html(arguments: &HtmlArguments) -> Result<Ended> {
 pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
     let CompareArguments { before, after, json } = arguments;
     let outputs = [("--json", json.as_deref())];
+    reads_stdin_once([before, after])?;
     output::differ(&outputs)?;
     output::keep_inputs(&[before, after], &outputs)?;
     let both = (results(before)?, results(after)?);
@@ -123,6 +125,14 @@ fn results(file: &Path) -> Result<Results> {
         ));
     }
     Ok(document::read(&text, &file.display().to_string())?)
+}
+
+/// Refuses to read standard input twice: the second result would be empty.
+fn reads_stdin_once<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    if files.into_iter().filter(|file| file.as_os_str() == "-").count() < 2 {
+        return Ok(());
+    }
+    Err(CommandError::usage("- is given twice", "standard input has one result", "give the others as files"))
 }
 
 /// Reads a file; `-` is standard input.

@@ -340,6 +340,9 @@ impl Reporter {
                 Ok(News::Server(ServerEvent::SuccessorGone)) => {
                     self.warn("the later server is gone before it had everything; this one serves on");
                 }
+                Ok(News::Server(ServerEvent::StoreFailed(errno))) => self.warn(&format!(
+                    "NOTIFY_SOCKET: {errno}: the service manager takes nothing: no connection outlives this process; unset it where there is none"
+                )),
                 Ok(News::Server(ServerEvent::MemoryShort | ServerEvent::MemorySuffices)) => self.memory(&server),
                 Ok(News::Server(ServerEvent::ShardEnded(shard))) => {
                     self.warn(&format!("shard {shard} died; stopping the others"));

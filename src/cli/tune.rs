@@ -1,8 +1,10 @@
 //! `c1m tune`: shows, applies, persists and reverts settings.
 
+use std::fmt::Write;
+
 use super::Ended;
 use super::args::{Profile, TuneArguments};
-use super::out::{say, warn};
+use super::out::{Target, say, warn};
 use crate::command_error::Result;
 use crate::format::count;
 use crate::host::Host;
@@ -17,8 +19,7 @@ const FOR_ARTICLE: &str = include_str!("../../tuning/article.conf");
 pub fn run(arguments: &TuneArguments) -> Result<Ended> {
     let host = Host::here();
     if arguments.for_article {
-        say(FOR_ARTICLE.trim_end());
-        return Ok(Ended::Well);
+        return Target::Stdout.write(FOR_ARTICLE.as_bytes()).map(|()| Ended::Well);
     }
     if arguments.revert {
         return revert(&host);
@@ -26,11 +27,13 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
     let goal = arguments.goal.goal(&host)?;
     let settings = walls::settings(&host, &goal);
     let limits = walls::limits(&goal);
-    show(&settings, limits.filter(|_| arguments.persist), &goal);
+    let mut text = shown(&settings, limits.filter(|_| arguments.persist), &goal);
     if arguments.profile == Profile::Extreme {
-        show_boot(&goal);
+        text += &shown_boot(&goal);
     }
     if arguments.apply || arguments.persist {
+        // They are set, whether anybody reads it or not.
+        say(text.trim_end());
         let changed = tune::apply(&host, &settings, arguments.persist.then(|| limits.unwrap_or_default()))?;
         say(match (changed, arguments.persist) {
             (false, _) => "nothing was changed",
@@ -40,35 +43,45 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
         if arguments.persist {
             tune::overridden(&host, limits.unwrap_or_default())?.iter().for_each(warn);
         }
-    } else if !settings.is_empty() {
-        say("nothing was changed: --apply sets these now, --persist also for the next boot");
+        return Ok(Ended::Well);
     }
-    Ok(Ended::Well)
+    if !settings.is_empty() {
+        text += "nothing was changed: --apply sets these now, --persist also for the next boot\n";
+    }
+    Target::Stdout.write(text.as_bytes()).map(|()| Ended::Well)
 }
 
-fn show(settings: &[Setting], limits: Option<Limits>, goal: &Goal) {
+/// The settings, each as a diff with its reason. Writing to a String cannot fail, so the results of `writeln!` are dropped.
+fn shown(settings: &[Setting], limits: Option<Limits>, goal: &Goal) -> String {
+    let mut out = String::new();
     if settings.is_empty() {
-        say(format!("no setting of this host stands in the way of {} connections", count(goal.connections)));
+        let _ = writeln!(out, "no setting of this host stands in the way of {} connections", count(goal.connections));
     }
     for setting in settings {
         let spaced = |text: &str| if text.is_empty() { "(empty)".to_owned() } else { text.replace('\t', " ") };
-        say(format!("{}\n  - {}\n  + {}", setting.name, spaced(&setting.now), spaced(&setting.then)));
-        say(format!("    {}", setting.reason));
+        let _ = writeln!(out, "{}\n  - {}\n  + {}", setting.name, spaced(&setting.now), spaced(&setting.then));
+        let _ = writeln!(out, "    {}", setting.reason);
     }
-    for line in limits.iter().flat_map(|limits| limits.lines().lines().map(str::to_owned).collect::<Vec<_>>()) {
-        say(format!("/{}\n  + {line}", tune::LIMITS_FILE));
+    let lines = limits.map(|limits| limits.lines()).unwrap_or_default();
+    for line in lines.lines() {
+        let _ = writeln!(out, "/{}\n  + {line}", tune::LIMITS_FILE);
     }
+    out
 }
 
-fn show_boot(goal: &Goal) {
+/// The kernel command line of `--profile extreme`.
+fn shown_boot(goal: &Goal) -> String {
     let parameters = boot::parameters(goal);
-    say("\nkernel command line, for a machine that does nothing else (tuning/cmdline.md); c1m does not set it:");
+    let mut out =
+        "\nkernel command line, for a machine that does nothing else (tuning/cmdline.md); c1m does not set it:\n"
+            .to_owned();
     for parameter in &parameters {
         let saves = parameter.bytes.map_or("           ".to_owned(), |bytes| format!("{bytes:>4} bytes "));
-        say(format!("  {:<28}{saves} {}", parameter.text, parameter.reason));
+        let _ = writeln!(out, "  {:<28}{saves} {}", parameter.text, parameter.reason);
     }
     let line: Vec<&str> = parameters.iter().map(|parameter| parameter.text.as_str()).collect();
-    say(format!("  GRUB_CMDLINE_LINUX=\"{}\"\n", line.join(" ")));
+    let _ = writeln!(out, "  GRUB_CMDLINE_LINUX=\"{}\"\n", line.join(" "));
+    out
 }
 
 fn revert(host: &Host) -> Result<Ended> {

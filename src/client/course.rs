@@ -169,8 +169,8 @@ pub enum Phase {
     Quit,
 }
 
-/// The phases whose number is fixed. A shard's handle carries the number; audits have the numbers after these. The
-/// handle of a new shard carries 0.
+/// The phases whose number is fixed; audits have the numbers after these. A shard's handle carries a command, in which the
+/// number lies above a bit that tells a phase from an equal one before it. The handle of a new shard carries 0.
 const FIXED: [Phase; 11] = [
     Phase::Ready,
     Phase::Ramp,
@@ -186,17 +186,20 @@ const FIXED: [Phase; 11] = [
 ];
 
 impl Phase {
-    /// The number that a shard's handle carries.
-    pub(super) fn command(self) -> u32 {
+    /// What a shard's handle carries as its `nth` command. Two commands that follow one another differ, also where both
+    /// are for the same phase: two reports, say.
+    pub(super) fn command(self, nth: u32) -> u32 {
         let audits = FIXED.len() as u32;
-        match self {
+        let number = match self {
             Phase::Audit(round) => round.saturating_add(audits),
             other => FIXED.iter().position(|phase| *phase == other).map_or(audits, |at| at as u32),
-        }
+        };
+        (number << 1) | (nth & 1)
     }
 
     pub(super) fn of_command(command: u32) -> Phase {
-        FIXED.get(command as usize).copied().unwrap_or(Phase::Audit(command.saturating_sub(FIXED.len() as u32)))
+        let number = command >> 1;
+        FIXED.get(number as usize).copied().unwrap_or(Phase::Audit(number.saturating_sub(FIXED.len() as u32)))
     }
 
     /// What kind of phase it is, in one word.
@@ -250,9 +253,10 @@ mod tests {
     proptest! {
         /// A phase reaches the shards as what it is.
         #[test]
-        fn a_command_is_its_phase(round in 1..u32::MAX - FIXED.len() as u32) {
+        fn a_command_is_its_phase(round in 1..(u32::MAX >> 1) - FIXED.len() as u32, nth in 0..u32::MAX) {
             for phase in FIXED.into_iter().chain([Phase::Audit(round)]) {
-                prop_assert_eq!(Phase::of_command(phase.command()), phase);
+                prop_assert_eq!(Phase::of_command(phase.command(nth)), phase);
+                prop_assert_ne!(phase.command(nth), phase.command(nth + 1));
             }
         }
     }

@@ -61,6 +61,8 @@ const HOPELESS_ATTEMPTS: u64 = 256;
 /// The client's driver.
 pub struct ClientDriver {
     config: ShardConfig,
+    /// The command that is carried out, and its phase.
+    command: u32,
     phase: Phase,
     /// The leader was told that this shard has done its part of the phase.
     done: bool,
@@ -209,7 +211,8 @@ impl Driver for ClientDriver {
 
     fn turn(&mut self, connections: &mut ClientConnections, now: Instant, command: u32) -> Result<Schedule> {
         let phase = Phase::of_command(command);
-        if phase != self.phase {
+        if command != self.command {
+            self.command = command;
             self.begin(phase, connections.clock(), now)?;
         }
         if now.duration_since(self.swept) >= SWEEP {

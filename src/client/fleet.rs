@@ -101,6 +101,8 @@ struct Fleet {
     teller: Teller,
     notices: mpsc::Receiver<Notice>,
     course: Course,
+    /// Commands that the shards were given.
+    commands: u32,
     /// The phases to come after this one.
     ahead: VecDeque<Phase>,
     /// Audits that the owner has asked for.
@@ -132,6 +134,7 @@ impl Fleet {
             teller,
             notices,
             course,
+            commands: 0,
             ahead,
             rounds: 0,
             stopping: false,
@@ -209,9 +212,10 @@ impl Fleet {
         Ok(())
     }
 
-    fn command(&self, phase: Phase) {
+    fn command(&mut self, phase: Phase) {
+        self.commands = self.commands.wrapping_add(1);
         for (handle, ..) in &self.shards {
-            handle.command(phase.command());
+            handle.command(phase.command(self.commands));
         }
     }
 

@@ -379,7 +379,7 @@ impl ConfigError {
                 longest.as_secs() / 3600
             ),
             ConfigError::Keepalive { shortest, longest, .. } => {
-                format!("the kernel takes {} to {} seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
+                format!("the kernel takes {} to {} whole seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
             }
             ConfigError::KeepaliveInterval { shortest, .. } => {
                 format!("those of one connection are at least {} s apart", shortest.as_secs())

@@ -108,6 +108,18 @@ pub fn runs(text: &[u8]) -> Vec<String> {
     words.filter_map(|word| Some(word.strip_suffix(']')?.to_owned())).collect()
 }
 
+/// The comment at the begin of a log that tells how it ends, and the line with which it ends. Without that line something is
+/// missing. A log of an earlier version has neither.
+const ENDS: &str = "[The last line of this log is #[End]]";
+const END: &str = "#[End]";
+
+/// Whether as many logs end in a file as begin there and tell how they end. A file may hold several, one behind the other.
+fn is_whole(text: &[u8]) -> bool {
+    let lines = || text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let ends = lines().filter(|line| *line == END.as_bytes()).count();
+    ends >= lines().filter(|line| line.strip_prefix(b"#") == Some(ENDS.as_bytes())).count()
+}
+
 /// A log that is being written.
 #[derive(Debug)]
 pub struct Log<W: Write> {
@@ -125,6 +137,7 @@ impl<W: Write> Log<W> {
         if !run.is_empty() {
             head.add_comment(&format!("{RUN}{run}]"));
         }
+        head.add_comment(ENDS);
         head.with_start_time(started).with_base_time(started);
         head.begin_log_with(&mut into, &mut V2DeflateSerializer::new())?;
         Ok(Log { into })
@@ -142,8 +155,9 @@ impl<W: Write> Log<W> {
         })
     }
 
-    /// Flushes the log, and returns its target.
+    /// Ends and flushes the log, and returns its target.
     pub fn end(mut self) -> io::Result<W> {
+        writeln!(self.into, "{END}")?;
         self.into.flush()?;
         Ok(self.into)
     }
@@ -167,7 +181,7 @@ pub fn read(text: &[u8]) -> std::result::Result<BTreeMap<Series, Latency>, Decod
             None => _ = all.insert(series, piece),
         }
     }
-    Ok(all)
+    if is_whole(text) { Ok(all) } else { Err(DecodeError("it is cut off: its last line is missing")) }
 }
 
 #[cfg(test)]
@@ -220,6 +234,22 @@ mod tests {
             text[at] = byte;
             let _ = read(&text);
         }
+    }
+
+    /// Wherever a log is cut, nobody takes it for a whole one; nor what two logs are, of which one is cut.
+    #[test]
+    fn a_log_that_is_cut_off_is_no_log() {
+        let whole = log(&[(Series { measure: Measure::Echo, number: 0 }, latency(&[1, 2]))]);
+        let head = whole.windows(ENDS.len()).position(|part| part == ENDS.as_bytes()).unwrap() + ENDS.len();
+        for cut in head..whole.len() - 1 {
+            assert!(read(&whole[..cut]).is_err(), "{}", String::from_utf8_lossy(&whole[..cut]));
+        }
+        let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+        let cut = lines[..lines.len() - 1].concat();
+        assert!(read(&cut).unwrap_err().to_string().contains("cut off"));
+        assert!(read(&[&whole[..], &whole].concat()).is_ok() && read(&[&cut[..], &whole].concat()).is_err());
+        let earlier = lines.iter().filter(|line| !line.starts_with(b"#[The last") && !line.starts_with(b"#[End"));
+        assert!(read(&earlier.copied().collect::<Vec<_>>().concat()).is_ok(), "one of an earlier version");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::text::table;
-use crate::format::{bytes, count, time};
+use crate::format::{bytes, count, measured, time};
 use crate::results::{FanoutDocument, PublicationDocument, ReceiptsDocument};
 
 /// Publications of which each is shown; of more, those that are not exact and the slowest are.
@@ -15,7 +15,9 @@ pub(super) fn text(out: &mut String, fanout: &FanoutDocument) {
     let _ = writeln!(out, "\n{}", heading(fanout));
     let _ = writeln!(out, "{}", verdict(fanout));
     let _ = writeln!(out, "{}", counts(sum));
-    let _ = writeln!(out, "last subscriber at most {} after the intended instant", time(fanout.longest_us));
+    if sum.received > 0 {
+        let _ = writeln!(out, "last subscriber at most {} after the intended instant", time(fanout.longest_us));
+    }
     for line in remarks(fanout) {
         let _ = writeln!(out, "{line}");
     }
@@ -64,10 +66,14 @@ pub(super) fn verdict(fanout: &FanoutDocument) -> String {
 /// What became of all receipts.
 pub(super) fn counts(sum: &ReceiptsDocument) -> String {
     let ReceiptsDocument { expected, received, once, twice, missed, lost, extra, late, .. } = *sum;
+    let awaited = match expected.saturating_sub(received.saturating_add(missed).saturating_add(lost)) {
+        0 => String::new(),
+        awaited => format!(" + {} awaited when the run was stopped", count(awaited)),
+    };
     let [expected, received, once, twice, missed, lost, extra, late] =
         [expected, received, once, twice, missed, lost, extra, late].map(count);
     format!(
-        "{expected} receipts expected = {received} received + {missed} missed + {lost} lost with their subscriber; {once} once, {twice} twice or more; {extra} beyond the first, {late} after the time was over"
+        "{expected} receipts expected = {received} received + {missed} missed + {lost} lost with their subscriber{awaited}; {once} once, {twice} twice or more; {extra} beyond the first, {late} after the time was over"
     )
 }
 
@@ -98,8 +104,9 @@ pub(super) fn shown(all: &[PublicationDocument]) -> Vec<&PublicationDocument> {
 fn row(one: &PublicationDocument) -> String {
     let ReceiptsDocument { once, missed, twice, lost, .. } = one.receipts;
     let [once, missed, twice, lost] = [once, missed, twice, lost].map(count);
-    let [p50, p99, p999, last, late] = [one.p50, one.p99, one.p999, one.last_us, one.said_after_us].map(time);
-    let late = if one.intended_seconds.is_some() { late } else { "never".to_owned() };
+    let [p50, p99, p999, last] =
+        [one.p50, one.p99, one.p999, one.last_us].map(|us| measured(one.receipts.received, time(us)));
+    let late = if one.intended_seconds.is_some() { time(one.said_after_us) } else { "never".to_owned() };
     format!(
         "{:>6}  {once:>10}  {missed:>7}  {twice:>7}  {lost:>7}  {p50:>8}  {p99:>8}  {p999:>8}  {last:>8}  {late:>8}",
         one.number

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::format::{Escaped, count, time};
+use crate::format::{Escaped, count, measured, time};
 use crate::results::StormDocument;
 
 /// Writes the text of a storm. Writing to a String cannot fail, so the results of `writeln!` are dropped.
@@ -21,7 +21,7 @@ pub(super) fn text(out: &mut String, storm: &StormDocument) {
     let _ = writeln!(out, " stage   seconds        count       p50       p99     p99.9       max");
     for (name, stage) in storm.stages() {
         let echo = &stage.echo;
-        let [p50, p99, p999, max] = [echo.p50, echo.p99, echo.p999, echo.max].map(time);
+        let [p50, p99, p999, max] = [echo.p50, echo.p99, echo.p999, echo.max].map(|us| measured(echo.count, time(us)));
         let (seconds, number) = (stage.seconds, count(echo.count));
         let _ = writeln!(out, "{name:>6}  {seconds:>8.1}  {number:>11}  {p50:>8}  {p99:>8}  {p999:>8}  {max:>8}");
     }
@@ -31,8 +31,9 @@ pub(super) fn text(out: &mut String, storm: &StormDocument) {
     }
     let _ = writeln!(out, "lost {lost}, wrong {wrong}");
     match storm.absorbed_seconds {
-        0.0 => _ = writeln!(out, "absorbed at once: no echo was slower than the slowest before the storm"),
-        seconds => {
+        None => _ = writeln!(out, "absorbed: not known, as no echo was measured before the storm, or none since"),
+        Some(0.0) => _ = writeln!(out, "absorbed at once: no echo was slower than the slowest before the storm"),
+        Some(seconds) => {
             _ = writeln!(
                 out,
                 "absorbed after {seconds:.2} s: no echo was slower than the slowest before the storm for a second then"

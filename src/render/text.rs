@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::proof::proof;
 use super::{failures, fanout, storm};
 use crate::error::Result;
-use crate::format::{Escaped, bytes, count, time};
+use crate::format::{Escaped, bytes, count, measured, time};
 use crate::latency::{Latency, PERCENTILES};
 use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
 use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary, TakeoverDocument};
@@ -231,9 +231,9 @@ pub(super) fn table(out: &mut String, title: &str, heading: &str, rows: Vec<(Str
 }
 
 fn figures(latency: &LatencyDocument) -> String {
-    let mut line = format!("{:>11}  {:>8}", count(latency.count), time(latency.min));
-    for us in latency.percentiles().into_iter().chain([latency.max]) {
-        let _ = write!(line, "  {:>8}", time(us));
+    let mut line = format!("{:>11}", count(latency.count));
+    for us in [latency.min].into_iter().chain(latency.percentiles()).chain([latency.max]) {
+        let _ = write!(line, "  {:>8}", measured(latency.count, time(us)));
     }
     line
 }

@@ -86,8 +86,9 @@ pub struct StormDocument {
     /// Connections that echoed wrong bytes.
     pub wrong: u64,
     /// The time at which the storm was absorbed, in seconds from its start: the last echo that was slower than the
-    /// slowest before the storm, before a second without such an echo. 0 if no echo was slower.
-    pub absorbed_seconds: f64,
+    /// slowest before the storm, before a second without such an echo. 0 if no echo was slower. `None` where no echo was
+    /// measured before the storm, or none since.
+    pub absorbed_seconds: Option<f64>,
     /// The calm.
     pub before: StageDocument,
     /// The storm.
@@ -134,6 +135,9 @@ impl StormDocument {
                 server_cpu_system_seconds: cost.server_cpu.map(|cpu| cpu.1),
             })
         };
+        let (before, during, after) = (stage(Stage::Before)?, stage(Stage::During)?, stage(Stage::After)?);
+        let compared = before.echo.count > 0 && during.echo.count + after.echo.count > 0;
+        let absorbed = seen().map(|shard| shard.absorbed.as_secs_f64()).fold(0.0, f64::max);
         let spent = storm.costs[Stage::During as usize].server_cpu.filter(|_| storm.is_closing && closed > 0);
         Ok(Some(StormDocument {
             scenario: storm.scenario.to_owned(),
@@ -145,10 +149,10 @@ impl StormDocument {
             stood_anew: sum(|shard| shard.stood_anew),
             lost: sum(|shard| shard.lost),
             wrong: sum(|shard| shard.wrong),
-            absorbed_seconds: seen().map(|shard| shard.absorbed.as_secs_f64()).fold(0.0, f64::max),
-            before: stage(Stage::Before)?,
-            during: stage(Stage::During)?,
-            after: stage(Stage::After)?,
+            absorbed_seconds: compared.then_some(absorbed),
+            before,
+            during,
+            after,
             server_cpu_us_per_closed: spent.map(|(user, system)| (user + system) * 1e6 / closed as f64),
         }))
     }
@@ -168,7 +172,7 @@ impl StormDocument {
         )?;
         check::at_most("storm.closed_by_server", self.closed_by_server, "storm.closed is", self.closed)?;
         check::at_most("storm.stood_anew", self.stood_anew, "storm.redialed is", self.redialed)?;
-        check::seconds("storm.absorbed_seconds", self.absorbed_seconds)?;
+        self.absorbed_seconds.map_or(Ok(()), |seconds| check::seconds("storm.absorbed_seconds", seconds))?;
         let cost = self.server_cpu_us_per_closed;
         cost.map_or(Ok(()), |us| check::cpu_seconds("storm.server_cpu_us_per_closed", us))?;
         self.stages().into_iter().try_for_each(|(name, stage)| {

@@ -123,8 +123,9 @@ impl Options {
             let (shortest, longest) = (SHORTEST_IDLE, LONGEST_IDLE);
             return Err(ConfigError::IdleTimeout { asked, shortest, longest }.into());
         }
-        if let Some(asked) = self.keepalive.filter(|time| *time < SHORTEST_KEEPALIVE || *time > LONGEST_KEEPALIVE) {
-            let (shortest, longest) = (SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE);
+        let (shortest, longest) = (SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE);
+        let is_whole = |time: Duration| time.subsec_nanos() == 0;
+        if let Some(asked) = self.keepalive.filter(|time| *time < shortest || *time > longest || !is_whole(*time)) {
             return Err(ConfigError::Keepalive { asked, shortest, longest }.into());
         }
         if self.max_connections == 0 || self.max_connections > u64::from(u32::MAX) {

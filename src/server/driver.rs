@@ -65,22 +65,30 @@ impl Drop for Ended {
     }
 }
 
-/// The BPF program of a shard's listeners, which other processes may have replaced by their own.
-pub(super) struct ListenerProgram {
-    /// `None` where they have none.
+/// What the listeners of a shard have, and other processes may have replaced by their own.
+pub(super) struct ListenerSettings {
+    /// The BPF program; `None` where they have none.
     pub program: Option<OwnedFd>,
     pub backlog: i32,
+    pub keepalive: Option<Duration>,
 }
 
-impl ListenerProgram {
-    /// Gives the program to a listener of another process, which listens in any case.
-    fn attach(&self, socket: &TcpListener) -> Result<()> {
+impl ListenerSettings {
+    /// Gives all of that to a listener of another process, which listens in any case.
+    fn give(&self, socket: &TcpListener) -> Result<()> {
         let attached = match &self.program {
             Some(program) => sys::attach_program(socket, program.as_fd()),
             None => sys::detach_program(socket),
         };
-        let listens = attached.and_then(|()| listener::listen_again(socket, self.backlog));
+        let kept = attached.and_then(|()| listener::set_keepalive(socket, self.keepalive));
+        let listens = kept.and_then(|()| listener::listen_again(socket, self.backlog));
         listens.map_err(|error| Error::unexpected("listen with", "the listener of another process", &error))
+    }
+
+    /// Gives a connection that another process had accepted what it would have of a listener here.
+    fn give_connection(&self, socket: &OwnedFd) -> Result<()> {
+        let kept = listener::set_keepalive(socket, self.keepalive);
+        kept.map_err(|error| Error::unexpected("set SO_KEEPALIVE on", "a connection of another process", &error))
     }
 }
 
@@ -101,7 +109,7 @@ pub(super) struct ShardStart<M> {
     pub own: Arc<OwnCounters>,
     pub sockets: Vec<Arc<TcpListener>>,
     pub origin: Origin,
-    pub program: ListenerProgram,
+    pub listeners: ListenerSettings,
     /// The accept queue of each listener in the process before.
     pub inherited_backlog: usize,
     pub slot: Option<HandoverSlot>,
@@ -133,7 +141,7 @@ impl<M: Send + 'static> ShardStart<M> {
             next_tick,
             drain_timeout: self.drain_timeout,
             closing: None,
-            program: self.program,
+            listeners: self.listeners,
             accepts: self.accepts,
             slot: self.slot,
             handing: None,
@@ -176,7 +184,7 @@ pub(super) struct ServerDriver<S: Service> {
     drain_timeout: Duration,
     /// While stopping.
     closing: Option<Closing>,
-    program: ListenerProgram,
+    listeners: ListenerSettings,
     accepts: usize,
     /// Where it finds the way to a successor, if there may be one.
     slot: Option<HandoverSlot>,

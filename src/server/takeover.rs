@@ -7,10 +7,11 @@ mod successor;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Options;
+use super::builder::EventSink;
+use super::{Options, ServerEvent};
 use crate::connections::{EntryMemory, WindowWord};
 use crate::error::{Errno, HostError, Result, TakeoverReason};
 use crate::host::Host;
@@ -18,7 +19,7 @@ use crate::plan::ShardPlan;
 use crate::service::Service;
 use crate::stats::Spoken;
 use crate::sys::{self, Catcher, SharedMemory};
-use crate::takeover::{Hello, ShardTerms, Speaks, StateFile, Store, Terms};
+use crate::takeover::{Hello, ShardTerms, Speaks, StateFile, Terms, store};
 
 pub(super) use predecessor::{Arrival, Arrivals, Inheritance, Queue};
 pub(super) use successor::{Answer, Desk, HandoverSlot, Link, Parcel};
@@ -38,6 +39,12 @@ fn refused(path: &Path, errno: impl Into<Option<Errno>>, reason: TakeoverReason)
 /// Memory that outlives this process cannot be had.
 fn no_memory(error: &io::Error) -> HostError {
     HostError::new("make memory for a takeover", "", Errno::of(error), TakeoverReason::Memory)
+}
+
+/// The same options with the path of a takeover followed, if it is a link: bind(2) follows none.
+pub(super) fn followed(options: Options) -> Options {
+    let follow = |path: PathBuf| if path.is_symlink() { path.canonicalize().unwrap_or(path) } else { path };
+    Options { takeover: options.takeover.map(follow), ..options }
 }
 
 /// Checks that this kernel can do what a takeover needs.
@@ -145,9 +152,12 @@ impl Outliving {
     }
 }
 
-/// Leaves descriptors with the service manager. A manager that takes none is not needed: then nothing outlives a kill.
-pub(super) fn leave(store: &Store, offer: &[(String, OwnedFd)]) {
-    for (name, descriptor) in offer {
-        let _ = store.keep(name, descriptor.as_fd());
+/// Leaves descriptors with the service manager, if there is one. One that does not take them is not needed, and not waited
+/// for again: then nothing outlives a kill.
+pub(super) fn leave(offer: &[(String, OwnedFd)], events: &EventSink) {
+    let Some(store) = store() else { return };
+    let mut kept = offer.iter().map(|(name, descriptor)| store.keep(name, descriptor.as_fd()));
+    if let Some(error) = kept.find_map(io::Result::err) {
+        events(ServerEvent::StoreFailed(Errno::of(&error)));
     }
 }

@@ -32,11 +32,12 @@ mod table;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::attach_program;
@@ -279,8 +280,8 @@ impl Catcher {
     }
 
     /// Has segments of inserted connections caught that have no listener, as those of dialed connections, in the
-    /// network namespace of this thread. The sinks listen at ports of the loopback addresses that are not `wanted` for
-    /// other listeners.
+    /// network namespace of this thread. The sinks listen at ports of the loopback addresses, whether this network has
+    /// those or not, that are not `wanted` for other listeners.
     ///
     /// Fails with EPERM without CAP_NET_ADMIN, and with EINVAL before Linux 5.9.
     pub fn steer(&self, wanted: &dyn Fn(u16) -> bool) -> io::Result<Steering> {
@@ -295,8 +296,8 @@ impl Catcher {
         };
         let v4 = sink(Ipv4Addr::LOCALHOST.into(), SINK_V4)?;
         let v6 = match sink(Ipv6Addr::LOCALHOST.into(), SINK_V6) {
-            // A host without IPv6, or without its loopback address, has no connections over it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => None,
+            // A kernel without IPv6 has no connections over it.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             sink => Some(sink?),
         };
         let steering = bpf::load(bpf::SOCKET_LOOKUP, &maps.steering(map.as_raw_fd()))?;
@@ -310,14 +311,30 @@ impl Catcher {
     }
 }
 
+/// Listens at an address, also where this network has it not: a host may have connections of a family without having its
+/// loopback address, and what is led to a listener need not be sent to its address.
+fn listen_anyhow(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
+    /// Nobody connects to it.
+    const BACKLOG: i32 = 1;
+    let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    match ip {
+        IpAddr::V4(_) => sockopt::set_ip_freebind(&socket, true)?,
+        IpAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
+    }
+    bind(&socket, &SocketAddr::new(ip, port))?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
 /// Listens at the port that the kernel chooses, or at the highest one that is free, if that one is `wanted`.
 fn listen_elsewhere(ip: IpAddr, wanted: &dyn Fn(u16) -> bool) -> io::Result<TcpListener> {
-    let chosen = TcpListener::bind((ip, 0))?;
+    let chosen = listen_anyhow(ip, 0)?;
     if !wanted(chosen.local_addr()?.port()) {
         return Ok(chosen);
     }
     let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
-    let others = (1..=u16::MAX).rev().filter(|port| !wanted(*port)).map(|port| TcpListener::bind((ip, port)));
+    let others = (1..=u16::MAX).rev().filter(|port| !wanted(*port)).map(|port| listen_anyhow(ip, port));
     let mut free = others.skip_while(|bound| bound.as_ref().is_err_and(is_in_use));
     free.next().unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))
 }

@@ -117,10 +117,12 @@ impl OtherProcess {
     }
 }
 
-/// Whether a path names a Unix socket.
-pub fn exists_unix_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+/// The Unix socket that a path names, by device and inode. The inode is no other socket's while a process has this one
+/// open.
+pub fn unix_socket_at(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let file = std::fs::symlink_metadata(path).ok()?;
+    file.file_type().is_socket().then(|| (file.dev(), file.ino()))
 }
 
 /// Sends one datagram with descriptors to a Unix socket, by its path or, behind an `@`, by its abstract name.

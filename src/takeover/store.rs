@@ -30,10 +30,11 @@ impl Store {
         tell_datagram(&self.socket, &text, &[descriptor])
     }
 
-    /// Has the manager forget the descriptors of a name.
-    pub fn forget(&self, name: &str) {
-        // A manager that has gone has forgotten them.
-        let _ = tell_datagram(&self.socket, &format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}"), &[]);
+    /// Has the manager forget the descriptors of these names. A manager that has gone has forgotten them, and one that takes
+    /// no message is not waited for again.
+    pub fn forget(&self, names: &[String]) {
+        let forget = |name: &String| format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}");
+        let _ = names.iter().try_for_each(|name| tell_datagram(&self.socket, &forget(name), &[]));
     }
 }
 

@@ -48,8 +48,15 @@ fn few_left(ports: u64) -> u64 {
     ports - ports.div_ceil(20)
 }
 
+/// Source ports that served ones must leave when they are reserved: other programs of the host connect too. Or half of them,
+/// where there are fewer than twice as many.
+const FOR_OTHERS: u64 = 1_024;
+
 /// What to do where no source port is left.
 const UNRESERVE: &str = "take ports out of net.ipv4.ip_local_reserved_ports";
+
+/// What to do where the served ports leave none.
+const SERVE_ELSEWHERE: &str = "serve fewer --ports, or such outside of net.ipv4.ip_local_port_range: if they were reserved, no program could connect";
 
 fn served(goal: &Goal) -> RangeInclusive<u64> {
     goal.routes.ports.first().into()..=goal.routes.ports.last().into()
@@ -98,8 +105,10 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
             count(each)
         ),
     }));
-    let exposed = SourcePorts { range: wider, ..ports.clone() }.covers(&served(goal)) > 0;
-    let finding = finding.set((exposed && goal.role.serves()).then(|| reserve(&ports, goal)));
+    let finding = finding.set(reserve(&ports, wider, goal).filter(|_| goal.role.serves()));
+    if all == 0 && ports.count() > 0 {
+        return finding.advise(true, SERVE_ELSEWHERE);
+    }
     if all == 0 {
         return finding.advise(host.may_write_sysctl("net.ipv4.ip_local_reserved_ports"), UNRESERVE);
     }
@@ -138,13 +147,18 @@ fn widened(ports: &SourcePorts, wanted: u64) -> RangeInclusive<u64> {
     if missing(&wider) < missing(&ports.range) { wider } else { ports.range.clone() }
 }
 
-fn reserve(ports: &SourcePorts, goal: &Goal) -> Setting {
-    Setting {
+/// Reserves the served ports, where the range of source ports is to be this one. `None` where no connect could take them,
+/// and where hardly a source port would be left.
+fn reserve(ports: &SourcePorts, range: RangeInclusive<u64>, goal: &Goal) -> Option<Setting> {
+    let before = SourcePorts { range, ..ports.clone() };
+    let after = before.reserving(served(goal));
+    let exposed = before.covers(&served(goal)) > 0;
+    (exposed && after.count() >= FOR_OTHERS.min(before.count().div_ceil(2))).then(|| Setting {
         name: "net.ipv4.ip_local_reserved_ports",
         now: ports.reserved_text(),
-        then: ports.reserving(served(goal)).reserved_text(),
+        then: after.reserved_text(),
         reason: "no outgoing connection may sit on a served port when the server starts".to_owned(),
-    }
+    })
 }
 
 fn served_ports(host: &Host, goal: &Goal) -> Finding {
@@ -155,10 +169,16 @@ fn served_ports(host: &Host, goal: &Goal) -> Finding {
         return Finding::unknown("net.ipv4.ip_local_port_range", "");
     };
     let reserved = if ports.reserved.is_empty() { "none".to_owned() } else { ports.reserved_text() };
-    let exposed = ports.covers(&served(goal));
+    let exposed = ports.covers(&served(goal)) > 0;
     let have = format!("source ports {}, reserved {reserved}", span(&ports.range));
     let need = format!("{} outside of them, or reserved", span(&served(goal)));
-    Finding::fine(have, need).tight_if(exposed > 0).set((exposed > 0).then(|| reserve(&ports, goal)))
+    let usable = host.source_ports_to(&goal.routes).filter(|_| goal.role.dials());
+    let range = usable.map_or_else(|| ports.range.clone(), |usable| tuned(&ports, &usable, goal).range);
+    let finding = Finding::fine(have, need).tight_if(exposed);
+    match reserve(&ports, range, goal).filter(|_| exposed) {
+        None => finding.advise(true, SERVE_ELSEWHERE),
+        setting => finding.set(setting),
+    }
 }
 
 fn time_wait(host: &Host, goal: &Goal) -> Finding {

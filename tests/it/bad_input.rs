@@ -25,6 +25,7 @@ fn arguments_without_a_meaning_are_refused_with_one_line() {
         ("server --idle-timeout 0s", "--idle-timeout 0s"),
         ("server --idle-timeout 999ms", "--idle-timeout 999ms: a connection is closed after 1 s of silence or more"),
         ("server --keepalive 1ms", "--keepalive 1ms"),
+        ("server --keepalive 1500ms", "--keepalive 1s 500ms: the kernel takes 1 to 32767 whole seconds"),
         ("client --target-ip 127.0.0.1 --port 0", "--port 0"),
         ("client --target-ip 127.0.0.1 --cores 1025", "--cores 1025"),
         ("client --target-ip 127.0.0.1 --connections 0", "--connections 0"),
@@ -72,6 +73,14 @@ fn arguments_that_cannot_be_parsed_are_named() {
         ("report merge", "<FILE>"),
         ("client --target-ip 127.0.0.1 --source-ip 10.0.0.0/4", "10.0.0.0/4"),
         ("serve", "serve"),
+        (
+            "client --target-ip ::1 --connections 1e6",
+            "'1e6' for '--connections <N>': a number is written in digits alone",
+        ),
+        ("client --target-ip ::1 --payload 1GiB", "a whole number is wanted"),
+        ("server --max-connections 99999999999999999999", "it is too large"),
+        ("server --awake -1", "no value is below zero"),
+        ("client --target-ip ::1 --hold -1s", "no value is below zero"),
     ] {
         let finished = run(arguments);
         assert_eq!((finished.code(), finished.out.as_str()), (2, ""), "{arguments}: {}", finished.err);

@@ -416,6 +416,12 @@ fn a_fan_out_can_be_stopped() {
     });
     assert_eq!((run.finished.code(), &run.json["stopped"]), (1, &true.into()), "{}", run.json);
     assert!(run.number("received") > 0 && run.number("missed") == 0 && run.number("not_published") > 0, "{}", run.json);
+    let awaited = run.number("expected") - run.number("received") - run.number("lost");
+    assert!(
+        run.finished.out.contains(&format!(" + {awaited} awaited when the run was stopped;")),
+        "{}",
+        run.finished.out
+    );
     let dir = tempfile::tempdir().unwrap();
     let [json, page] = ["fanout.json", "page.html"].map(|name| dir.path().join(name).display().to_string());
     std::fs::write(&json, run.json.to_string()).unwrap();

@@ -503,6 +503,39 @@ fn one_that_may_be_awake_suffices_at_both_ends() {
     in_own_network(|| asleep_in_a_demo("--awake 1 --cores 2", 4));
 }
 
+/// A network may lack the loopback address of a family over which connections go: a host with IPv6 alone, say. The probes of
+/// a server reach a client's sleepers there too.
+#[test(Network, Hibernation)]
+fn sleepers_are_reached_where_no_loopback_address_is() {
+    in_own_network(|| {
+        for (lacks, bits, has) in [("127.0.0.1", 8, "10.77.0.1"), ("::1", 128, "fd77::1")] {
+            let [lacks, has]: [IpAddr; 2] = [lacks, has].map(|address| address.parse().unwrap());
+            network::address(c"lo", has, if has.is_ipv4() { 32 } else { 128 });
+            network::remove_address(c"lo", lacks, bits);
+            let server = Server::start(1, &format!("--bind {has} --cores 1 --keepalive 1s"));
+            let mut command = c1m();
+            command.args(format!("client --target-ip {has} {} --cores 1", server.at()).split_whitespace());
+            command.args("--connections 20 --hibernate 100ms --steer --json -".split_whitespace());
+            let mut client = Running::with_input(command);
+            let mut asked = 0;
+            eventually("each sleeper has answered a probe", || {
+                let reports = events(&client.out(), "report");
+                if reports.len() == asked {
+                    asked += 1;
+                    client.say("report");
+                }
+                let answered = |told: &Value| number(&told["result"]["hibernation"], "segments_answered");
+                reports.last().is_some_and(|told| answered(told) >= 20)
+            });
+            client.say("audit");
+            client.end_input();
+            let finished = client.wait();
+            assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
+            server.stop();
+        }
+    });
+}
+
 /// Without the rights nothing starts, and the line names what is missing and how it is granted.
 #[test(Users)]
 fn without_the_rights_nothing_starts() {

@@ -161,6 +161,35 @@ fn ports_that_are_all_reserved_are_not_to_be_had_from_a_wider_range() {
     }
 }
 
+/// Served ports are reserved only where that leaves source ports to the other programs of the host.
+#[test]
+fn not_all_source_ports_are_reserved() {
+    for (range, first, count, reserves) in [
+        ("32768\t60999\n", 8_888, 100, false),
+        ("32768\t60999\n", 40_000, 100, true),
+        ("32768\t60999\n", 32_768, 28_232, false),
+        ("32768\t60999\n", 32_768, 27_208, true),
+        ("32768\t60999\n", 32_768, 27_209, false),
+        ("40000\t40009\n", 40_000, 5, true),
+        ("40000\t40009\n", 40_000, 6, false),
+        ("1024\t65535\n", 1, 65_535, false),
+    ] {
+        let (_dir, host) = host(&[
+            ("proc/sys/net/ipv4/ip_local_port_range", Some(range)),
+            ("proc/sys/net/ipv4/ip_local_reserved_ports", Some("\n")),
+        ]);
+        let mut goal = goal(Role::Server, 200, 2);
+        goal.routes.ports = Ports::new(first, count).unwrap();
+        let settings = walls::settings(&host, &goal);
+        let reserved = settings.iter().any(|setting| setting.name == "net.ipv4.ip_local_reserved_ports");
+        assert_eq!(reserved, reserves, "{range} {first} {count}");
+        let wall = WALLS.iter().find(|known| known.name == "served ports").unwrap();
+        let finding = wall.judge(&host, &goal);
+        let advised = finding.fixes.iter().any(|fix| fix.command().contains("serve fewer --ports"));
+        assert_eq!(advised, finding.verdict == Verdict::Tight && !reserves, "{range} {first} {count}");
+    }
+}
+
 #[test]
 fn hidden_control_groups_are_unknown_and_missing_ones_are_no_limit() {
     for (files, verdict) in [

@@ -52,16 +52,14 @@ pub fn address(name: &CStr, address: impl Into<IpAddr>, prefix: u8) {
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
-/// Removes an IPv4 address from an interface: `ip address del ADDRESS/PREFIX dev NAME`.
-pub fn remove_address(name: &CStr, address: Ipv4Addr, prefix: u8) {
-    let header = Ifaddrmsg {
-        ifa_family: libc::AF_INET as u8,
-        ifa_prefixlen: prefix,
-        ifa_index: index(name),
-        ..Default::default()
-    };
+/// Removes an address from an interface: `ip address del ADDRESS/PREFIX dev NAME`.
+pub fn remove_address(name: &CStr, address: impl Into<IpAddr>, prefix: u8) {
+    let address = address.into();
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let header =
+        Ifaddrmsg { ifa_family: family as u8, ifa_prefixlen: prefix, ifa_index: index(name), ..Default::default() };
     let mut request = rt_addr::Request::new().op_deladdr_do(&header);
-    request.encode().push_local(address.into());
+    request.encode().push_local(address);
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 

@@ -156,7 +156,8 @@ fn an_earlier_file_keeps_its_mode_and_the_links_to_it() {
     assert_eq!(run_as(within(&dir), "report html r.json -o /dev/null").code(), 0);
     run_as(within(&dir), "report html r.json -o /dev/full").fails_with(3, &["/dev/full", "ENOSPC"]);
     // What a command prints is all that it makes.
-    for arguments in ["report merge r.json", "report merge r.hlog", "doctor --connections 10"] {
+    for arguments in ["report merge r.json", "report merge r.hlog", "doctor --connections 10", "tune --connections 10"]
+    {
         let mut command = c1m_after("exec >/dev/full");
         command.current_dir(dir.path());
         run_as(command, arguments).fails_with(3, &["standard output", "ENOSPC"]);

@@ -246,6 +246,8 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
     }
     let sound = dir.path().join("sound.json").display().to_string();
     run(&format!("report merge {sound} {sound}")).fails_with(2, &[&sound, "given twice"]);
+    run("report merge - -").fails_with(2, &["- is given twice", "standard input"]);
+    run("report compare - -").fails_with(2, &["- is given twice", "standard input"]);
     run(&format!("report merge {sound} /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
     // Some editors write a byte order mark.
     let marked = dir.path().join("marked.json");

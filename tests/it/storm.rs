@@ -300,6 +300,26 @@ fn a_signal_ends_a_storm_in_order() {
     eventually("the server is empty", || last_stats(&server).is_some_and(|[live, _]| live == 0));
 }
 
+/// Where nothing was measured there is no figure, and nothing is said of it.
+#[test]
+fn a_storm_that_did_not_come_has_no_figures() {
+    let server = Server::start(1, "");
+    let mut stopped = Storm::start(&server.at(), "disconnect --connections 10 --calm 1h");
+    stopped.running.until("the calm", |out| out.lines().any(|line| line.starts_with("calm ")));
+    stopped.running.signal(libc::SIGINT);
+    let run = stopped.finish();
+    assert_eq!((run.messages("during"), &run.json["storm"]["absorbed_seconds"]), (0, &Value::Null), "{}", run.json);
+    let row = run.finished.out.lines().find(|line| line.starts_with("during ")).unwrap();
+    assert!(row.ends_with("-         -         -         -"), "{row:?}");
+    assert!(run.finished.out.contains("absorbed: not known"), "{}", run.finished.out);
+    let dir = tempfile::tempdir().unwrap();
+    let [json, page] = ["storm.json", "page.html"].map(|name| dir.path().join(name).display().to_string());
+    std::fs::write(&json, run.json.to_string()).unwrap();
+    assert_eq!(crate::support::run(&format!("report html {json} --output {page}")).code(), 0);
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(page.contains("<dt>absorbed</dt><dd>not known</dd>"), "{page}");
+}
+
 #[test]
 fn storms_that_make_no_sense_are_refused() {
     let at = "--target-ip 127.0.0.1";

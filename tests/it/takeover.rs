@@ -6,6 +6,7 @@ pub mod halfway;
 mod manager;
 mod metrics;
 mod services;
+mod settings;
 mod spoken;
 
 use std::io::{ErrorKind, Read, Write};

@@ -91,6 +91,7 @@ impl ShardConfig {
         let fanout = self.fanout.as_ref().zip(self.workload.course.fanout());
         let fanout = fanout.map(|(part, fanout)| Fanning::new(*fanout, part, self.index));
         Ok(ClientDriver {
+            command: 0,
             phase: Phase::Ready,
             done: false,
             since: connections.clock().start(now),

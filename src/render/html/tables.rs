@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::series;
-use crate::format::{bytes, count};
+use crate::format::{bytes, count, measured};
 use crate::latency::PERCENTILES;
 use crate::render::failures::{refused_in_part, sentence};
 use crate::render::fanout as render;
@@ -64,7 +64,7 @@ fn heads<'a>(before: &[&'a str]) -> Vec<&'a str> {
 
 fn figures(name: String, latency: &LatencyDocument) -> Vec<String> {
     let all = [latency.min].into_iter().chain(latency.percentiles()).chain([latency.max]);
-    [name, count(latency.count)].into_iter().chain(all.map(time)).collect()
+    [name, count(latency.count)].into_iter().chain(all.map(|us| measured(latency.count, time(us)))).collect()
 }
 
 /// The audits.
@@ -214,7 +214,7 @@ pub fn fanout(fanout: &FanoutDocument) -> Markup {
 fn publication(one: &PublicationDocument) -> Vec<String> {
     let counts = [one.number.into(), one.receipts.once, one.receipts.missed, one.receipts.twice, one.receipts.lost];
     let late = if one.intended_seconds.is_some() { time(one.said_after_us) } else { "never".to_owned() };
-    let times = [one.p50, one.p99, one.p999, one.last_us].map(time);
+    let times = [one.p50, one.p99, one.p999, one.last_us].map(|us| measured(one.receipts.received, time(us)));
     counts.map(count).into_iter().chain(times).chain([late]).collect()
 }
 
@@ -226,8 +226,9 @@ pub fn storm(storm: &StormDocument) -> Markup {
         row
     });
     let absorbed = match storm.absorbed_seconds {
-        0.0 => "at once".to_owned(),
-        seconds => format!("after {seconds:.2} s"),
+        None => "not known".to_owned(),
+        Some(0.0) => "at once".to_owned(),
+        Some(seconds) => format!("after {seconds:.2} s"),
     };
     html! {
         (table(&heads(&["stage", "length"]), &rows))

@@ -95,6 +95,7 @@ impl<S: Service> ServerDriver<S> {
             }
             Arrival::Batch(batch, ended) => {
                 connections.ended_away(&ended);
+                batch.iter().try_for_each(|(handed, _)| self.listeners.give_connection(&handed.socket))?;
                 arriving.waiting.extend(batch);
             }
             Arrival::Done(rest) => {
@@ -160,7 +161,7 @@ impl<S: Service> ServerDriver<S> {
         connections: &mut Connections<S::State>,
         sockets: Vec<Arc<TcpListener>>,
     ) -> Result<()> {
-        sockets.iter().try_for_each(|socket| self.program.attach(socket))?;
+        sockets.iter().try_for_each(|socket| self.listeners.give(socket))?;
         connections.listen(sockets, self.accepts)
     }
 

@@ -16,7 +16,7 @@ use crate::error::{Errno, Error, HostError, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::latency::Latency;
 use crate::shard::ShardHandle;
-use crate::sys::{CatcherTerms, OtherProcess, exists_unix_socket, is_our_user};
+use crate::sys::{CatcherTerms, OtherProcess, is_our_user, unix_socket_at};
 use crate::takeover::format::{Batch, Known, KnownSleepers, Sleeper, Sleepers};
 use crate::takeover::{Channel, Hello, Kind, Message, StateFile, Terms, left_descriptors, of_bytes, to_bytes};
 use crate::wiped::Wiped;
@@ -190,7 +190,7 @@ fn connect(path: &Path) -> std::result::Result<Option<UnixStream>, Errno> {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(Errno::ENAMETOOLONG),
         Err(error) => match Errno::of(&error) {
             // A server that was killed has left its socket.
-            Errno::ECONNREFUSED if exists_unix_socket(path) => Ok(None),
+            Errno::ECONNREFUSED if unix_socket_at(path).is_some() => Ok(None),
             Errno::ECONNREFUSED => Err(Errno::ENOTSOCK),
             Errno::ENOENT if path.symlink_metadata().is_err() && folder_of(path).is_dir() => Ok(None),
             errno => Err(errno),

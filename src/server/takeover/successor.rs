@@ -15,7 +15,7 @@ use crate::host::start_thread;
 use crate::server::builder::EventSink;
 use crate::server::{HAND_OVER, SERVE, STOP, ServerEvent};
 use crate::shard::ShardHandle;
-use crate::sys::{OtherProcess, connect_without_waiting, exists_unix_socket, is_our_user, listen_in_own_name};
+use crate::sys::{OtherProcess, connect_without_waiting, is_our_user, listen_in_own_name, unix_socket_at};
 use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, Terms, of_bytes, store, to_bytes};
 use crate::wiped::Wiped;
 
@@ -88,6 +88,8 @@ enum Phase {
 pub struct Desk {
     phase: Arc<Mutex<Phase>>,
     path: PathBuf,
+    /// The socket at the path, which another server may replace by its own once somebody has removed it.
+    socket: Option<(u64, u64)>,
     /// What the service manager keeps.
     kept: Vec<String>,
 }
@@ -124,7 +126,7 @@ impl Desk {
         let kept = offer.iter().map(|(name, _)| name.clone()).collect();
         let clerk = Clerk { phase: phase.clone(), listener, terms, offer, shards, events };
         start_thread("c1m-successor", move || clerk.serve())?;
-        Ok(Desk { phase, path: path.to_owned(), kept })
+        Ok(Desk { phase, path: path.to_owned(), socket: unix_socket_at(path), kept })
     }
 
     /// The server is to stop. `false` if it hands over: then it ends by itself, or stops if the successor is killed.
@@ -148,18 +150,20 @@ impl Desk {
             }
             *phase = Phase::Stopping;
         }
-        // The thread looks at the phase when it has accepted a connection: this one, or one before it in a full queue.
-        let _ = connect_without_waiting(&self.path);
-        let _ = std::fs::remove_file(&self.path);
+        if self.socket.is_some() && self.socket == unix_socket_at(&self.path) {
+            // The thread looks at the phase when it has accepted a connection: this one, or one before it in a full queue.
+            let _ = connect_without_waiting(&self.path);
+            let _ = std::fs::remove_file(&self.path);
+        }
         if let Some(store) = store() {
-            self.kept.iter().for_each(|name| store.forget(name));
+            store.forget(&self.kept);
         }
     }
 }
 
 /// Listens at a path at which no process listens. Only this user may connect.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    if exists_unix_socket(path) {
+    if unix_socket_at(path).is_some() {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;

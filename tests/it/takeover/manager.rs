@@ -2,6 +2,7 @@
 //! next process.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -84,4 +85,24 @@ impl Manager {
         }
         command
     }
+}
+
+/// A manager that has gone, or that reads nothing, is told of. Neither start nor end waits for it with each descriptor.
+#[test(Network)]
+fn a_manager_that_takes_nothing_is_named() {
+    in_own_network(|| {
+        let dir = TempDir::new().unwrap();
+        let [gone, silent] = ["gone", "silent"].map(|name| dir.path().join(name));
+        // The kernel keeps some ten messages for it (net.unix.max_dgram_qlen).
+        let _silent = UnixDatagram::bind(&silent).unwrap();
+        for (socket, errno) in [(gone, "ENOENT"), (silent, "EAGAIN")] {
+            let house = House { ports: 100, ..House::new(Ipv4Addr::LOCALHOST.into(), "") };
+            let mut command = c1m();
+            command.env("NOTIFY_SOCKET", socket);
+            let server = Server::start_as_at(command, house.port, house.ports, &house.arguments(""));
+            let said = || server.running.err();
+            eventually("it is said", || said().contains("NOTIFY_SOCKET: ") && said().contains(errno));
+            server.stop();
+        }
+    });
 }

@@ -1,0 +1,66 @@
+//! What clap says of numbers that are none, in words that say what to write.
+
+use std::error::Error as _;
+use std::num::{IntErrorKind, ParseIntError};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// The largest number that is computed for somebody who wrote it in another way. All whole numbers below are exact.
+const LARGEST: f64 = (1u64 << 53) as f64;
+
+/// The same error, in other words if it is about a number.
+pub fn explained(error: clap::Error) -> clap::Error {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let said = match error.kind() {
+        ErrorKind::UnknownArgument => below_zero(context(ContextKind::InvalidArg)),
+        ErrorKind::ValueValidation => {
+            let no_number = error.source().and_then(|source| source.downcast_ref::<ParseIntError>());
+            let (value, option) = (context(ContextKind::InvalidValue), context(ContextKind::InvalidArg));
+            no_number.map(|why| {
+                let kind = why.kind();
+                format!("invalid value '{value}' for '{option}': {}", instead(kind, value))
+            })
+        }
+        _ => None,
+    };
+    let hint = "For more information, try '--help'.";
+    said.map_or(error, |said| clap::Error::raw(ErrorKind::ValueValidation, format!("{said}\n\n{hint}\n")))
+}
+
+/// An argument that clap takes for an option, and is a number below zero.
+fn below_zero(argument: &str) -> Option<String> {
+    let number = argument.strip_prefix('-').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+    number.then(|| format!("unexpected argument '{argument}': no value is below zero; give one of 0 or more"))
+}
+
+/// Why a value is no whole number, and what to write instead.
+fn instead(kind: &IntErrorKind, value: &str) -> String {
+    let digits: String = value.chars().filter(|digit| !matches!(digit, '_' | ',' | '\'' | ' ')).collect();
+    let number = digits.parse::<f64>().ok().filter(|number| (0.0..LARGEST).contains(number) && number.fract() == 0.0);
+    match (kind, number) {
+        (IntErrorKind::PosOverflow, _) => "it is too large; give a smaller number".to_owned(),
+        (_, Some(number)) => format!("a number is written in digits alone; try {}", number as u64),
+        _ => "a whole number is wanted, in digits alone; try one such as 1000".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_in_another_way_is_shown_in_digits() {
+        let said = |value: &str| instead(value.parse::<u64>().unwrap_err().kind(), value);
+        for (value, number) in [("1e6", "1000000"), ("1_000", "1000"), ("1,000,000", "1000000"), ("1000.0", "1000")] {
+            assert!(said(value).ends_with(&format!("; try {number}")), "{}", said(value));
+        }
+        for value in ["", "1GiB", "-1", "0.5", "1e99", "nan", "inf", "٣", "0x10", "many"] {
+            assert!(said(value).ends_with("such as 1000"), "{value}: {}", said(value));
+        }
+        assert!(said("99999999999999999999").contains("too large"));
+        assert!(below_zero("-1").is_some() && below_zero("-x").is_none() && below_zero("--1").is_none());
+    }
+}
