@@ -125,7 +125,7 @@ fn general(cause: Cause) -> &'static str {
             "the server sent bytes while nothing was asked, or behind the end of an answer; look at what it sends"
         }
         Cause::Malformed => {
-            "the server broke the rules of the protocol, or speaks another one, as with TLS; look at what it sends, and check the protocol, the port and --tls"
+            "the server broke the rules of the protocol, or speaks another one, such as TLS; look at what it sends, and check the protocol, the port and --tls"
         }
         Cause::TooManyIncomplete => {
             "more answers were incomplete at the same time than this client follows (131,072 a core); lower --concurrency or the rate, or use more cores"
@@ -139,7 +139,7 @@ fn general(cause: Cause) -> &'static str {
         Cause::Mqtt(reason) => mqtt::sentence(reason),
         Cause::Nats(error) => nats::sentence(error),
         Cause::NoSession => {
-            "the server has no session of this client identifier to resume: it never had one, it expired, or the server lost it; make it with --session keep, and look at --session-expiry"
+            "the server has no session of this client identifier to resume: it never had one, lost it, or let it expire, which may be sooner than --session-expiry asks for; make it with --session keep, and look at what the server allows"
         }
         Cause::ShorterKeepalive => {
             "the server demands a packet more often than --mqtt-keepalive says, or at all where that is not given; give at most what the server asks for, or raise that"
@@ -149,7 +149,7 @@ fn general(cause: Cause) -> &'static str {
             "the server takes only packets that are shorter than ours; lower --payload or raise its limit"
         }
         Cause::ClosedByServer => {
-            "the server closed it (FIN): an idle timeout (--keepalive-interval below it prevents that), a limit, its end, or a beginning that is none to it, as where it wants TLS (--tls); read its log"
+            "the server closed it (FIN): an idle timeout (--keepalive-interval below it prevents that), a limit, or its end; read its log. If it closed at the first message, check the protocol and --tls"
         }
         Cause::ConnectedToItself => {
             "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"
