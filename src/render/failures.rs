@@ -180,7 +180,9 @@ fn errno_sentence(errno: Errno) -> &'static str {
         Errno::EADDRNOTAVAIL => {
             "no source port is free for that target and port (TIME_WAIT counts too), or a --source-ip is not on this host; give more --source-ip or widen net.ipv4.ip_local_port_range"
         }
-        Errno::ECONNRESET => "the server reset it: it is full, it died, or its accept queue overflowed; read its log",
+        Errno::ECONNRESET => {
+            "the server reset it: it is full, it died, or its accept queue overflowed; read its log. If it did so at the first message, check the protocol and --tls"
+        }
         Errno::EPIPE => "the server closed it while we were sending; read its log",
         Errno::EMFILE => "this process may open no more files; raise the limit (ulimit -n) or lower --concurrency",
         Errno::ENFILE => "this host may open no more files; raise fs.file-max",
