@@ -56,7 +56,7 @@ pub use publication::Publication;
 pub use push::Push;
 pub use raw::{LONGEST_PAYLOAD, Raw};
 pub use send_expect::{Pattern, SendExpect};
-pub use settings::{RequestError, SettingError, Settings};
+pub use settings::{HIDDEN, RequestError, SettingError, Settings, is_secret_field};
 pub use template::{Template, TemplateError};
 pub use websocket::WebSocket;
 
@@ -363,7 +363,7 @@ macro_rules! registry {
             pub const NAMES: &'static [&'static str] = &[$($variant::NAME,)*];
 
             /// The names of the protocols that take a setting.
-            fn taking(setting: &str) -> Vec<&'static str> {
+            pub(crate) fn taking(setting: &str) -> Vec<&'static str> {
                 let all = [$(($variant::NAME, $variant::SETTINGS),)*];
                 all.into_iter().filter(|(_, takes)| takes.contains(&setting)).map(|(name, _)| name).collect()
             }

@@ -244,6 +244,9 @@ fn corrected_tls(what: TlsFile, problem: &TlsProblem) -> &'static str {
             "convert it (openssl x509 -inform DER -in FILE, or openssl pkcs12 -nodes -in FILE)"
         }
         (_, TlsProblem::Encrypted) => "decrypt it for the server alone (openssl pkey -in KEY -out OTHER, mode 0600)",
+        (_, TlsProblem::OldVersion) => {
+            "make it anew with extensions: openssl x509 -req -extfile FILE, where FILE says subjectAltName=DNS:NAME"
+        }
         (_, TlsProblem::UnknownKey) => {
             "give a key of RSA with 2048 to 4096 bits, of ECDSA with P-256 or P-384, or of Ed25519"
         }

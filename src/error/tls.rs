@@ -42,6 +42,10 @@ pub enum CertificateProblem {
     BadSignature,
     /// It is not for this end of a connection, or is an authority's own.
     WrongPurpose,
+    /// It is not of X.509 version 3.
+    OldVersion,
+    /// It, or one above it, is signed in a way that is not known here, such as by SHA-1.
+    UnknownSignature,
     /// It cannot be read, or is refused for another reason.
     Unusable,
     /// There is none.
@@ -49,7 +53,7 @@ pub enum CertificateProblem {
 }
 
 impl CertificateProblem {
-    const ALL: [(CertificateProblem, &str); 9] = [
+    const ALL: [(CertificateProblem, &str); 11] = [
         (CertificateProblem::Expired, "expired"),
         (CertificateProblem::NotValidYet, "not_valid_yet"),
         (CertificateProblem::UnknownIssuer, "unknown_issuer"),
@@ -57,6 +61,8 @@ impl CertificateProblem {
         (CertificateProblem::Revoked, "revoked"),
         (CertificateProblem::BadSignature, "bad_signature"),
         (CertificateProblem::WrongPurpose, "wrong_purpose"),
+        (CertificateProblem::OldVersion, "old_version"),
+        (CertificateProblem::UnknownSignature, "unknown_signature"),
         (CertificateProblem::Unusable, "unusable"),
         (CertificateProblem::Missing, "missing"),
     ];

@@ -32,6 +32,8 @@ pub enum TlsProblem {
     Encrypted,
     /// It cannot be used: why.
     Unusable(String),
+    /// The first certificate is not of X.509 version 3.
+    OldVersion,
     /// The key is damaged, or of a kind that is not known here.
     UnknownKey,
     /// The key is not the certificate's.
@@ -85,6 +87,7 @@ impl TlsProblem {
             TlsProblem::NotPem(_)
             | TlsProblem::Encrypted
             | TlsProblem::Unusable(_)
+            | TlsProblem::OldVersion
             | TlsProblem::UnknownKey
             | TlsProblem::OtherKey => format!("{what} in {name}"),
             TlsProblem::NoName | TlsProblem::Length => format!("{what} {name:?}"),
@@ -97,6 +100,9 @@ impl TlsProblem {
             TlsProblem::NotPem(instead) => format!("the file holds no {what} in PEM (BEGIN ... END): {instead}"),
             TlsProblem::Encrypted => "it is encrypted with a password, and c1m asks for none".to_owned(),
             TlsProblem::Unusable(why) => format!("it cannot be used: {why}"),
+            TlsProblem::OldVersion => {
+                "its first certificate is of X.509 version 1, and TLS takes version 3 here".to_owned()
+            }
             TlsProblem::UnknownKey => "it is damaged, or of a kind that is not known here".to_owned(),
             TlsProblem::OtherKey => "the key is not the one of the first certificate".to_owned(),
             TlsProblem::NoPair => "a server proves who it is by them".to_owned(),

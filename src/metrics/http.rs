@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use httparse::Header;
 use httpdate::fmt_http_date;
 
+use crate::protocol::http::names_a_version;
+
 /// The most bytes of a request's head.
 pub const LONGEST_HEAD: usize = 16 * 1024;
 
@@ -186,12 +188,6 @@ fn judge(head: &[u8]) -> Reply {
     // A body is not read, so the input behind it cannot be understood.
     let closes = body != Body::None || request.version != Some(1) || asks_to_close(request.headers);
     Reply { status, format: format(request.headers), head_only: method == "HEAD", closes }
-}
-
-/// Whether the third word of the first line is a version of HTTP.
-fn names_a_version(head: &[u8]) -> bool {
-    let line = head.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
-    line.split(|byte| *byte == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
 /// The path in a request's target, which may be an absolute URI (RFC 9112, 3.2.2).

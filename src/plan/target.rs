@@ -149,7 +149,19 @@ const LONGEST_NAME: usize = 255;
 impl FromStr for Target {
     type Err = String;
 
+    /// No error shows what stands before an `@`: a password may have any character in it, `/` and `#` too.
     fn from_str(text: &str) -> Result<Target, String> {
+        Target::read(text).map_err(|error| match text.rsplit_once('@') {
+            None => error,
+            Some((_, server)) => format!(
+                "'…@{server}' is no target; give a name and a password apart, as user and password of mqtt and nats, or in a header of a request (Authorization)"
+            ),
+        })
+    }
+}
+
+impl Target {
+    fn read(text: &str) -> Result<Target, String> {
         let (scheme, rest) = match text.split_once("://") {
             None => (None, text),
             Some((name, rest)) => {
@@ -160,9 +172,6 @@ impl FromStr for Target {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        if let Some((_, server)) = authority.rsplit_once('@') {
-            return Err(format!("'…@{server}' has a name and a password in it; leave them out"));
-        }
         if path.contains('#') {
             return Err(format!("'{text}': what follows # is never sent; leave it out"));
         }
@@ -174,6 +183,8 @@ impl FromStr for Target {
         let authority = unescaped.as_deref().unwrap_or(authority);
         let (host, port) = split_port(authority).ok_or_else(|| format!("'{text}' is no target; {EXAMPLES}"))?;
         let host = host.parse()?;
+        // In a URL the port may be empty, and is the scheme's own then (RFC 3986, 3.2.3).
+        let port = port.filter(|port| scheme.is_none() || !port.is_empty());
         let ports = match (port, scheme) {
             (Some(port), _) => ports(port)?,
             (None, Some(scheme)) => Ports::new(scheme.default_port(), 1).map_err(|e| e.to_string())?,
@@ -244,6 +255,8 @@ mod tests {
             let target = read(&format!("{}://h", scheme.name().to_uppercase()));
             assert_eq!((target.scheme, target.ports.first(), target.path), (Some(scheme), scheme.default_port(), None));
         }
+        assert_eq!((read("ws://h:/a"), read("ws://[::1]:")), (read("ws://h/a"), read("ws://[::1]")));
+        assert_eq!(read("ws://h/@a").path.as_deref(), Some("/@a"));
         assert_eq!((read("ws://h/").path, read("ws://h?q").path), (None, Some("/?q".to_owned())));
         let target = read("[fe80::1%lo]:80");
         assert_eq!(
@@ -276,15 +289,22 @@ mod tests {
             "ws://u:p@h/",
             "ws://u:p@h/#f",
             "u:p@h/a",
+            "ws://u:p/w@h/",
+            "ws://u:p#w@h/",
+            "ws://u:p?w@h/",
+            "u:p/w@h:80",
+            "//u:p@h:80/",
+            "ws:/u:p@h:80",
+            "u:p@h://h",
             "ws://h/#f",
             "ws://hé",
             "ws://a b",
             "h h:1",
         ] {
             let error = text.parse::<Target>().unwrap_err();
-            let secrets = ["u:p", "u@"];
             assert!(!error.is_empty() && !error.contains('\n'), "{text}: {error}");
-            assert!(!secrets.iter().any(|secret| error.contains(secret)), "{text}: {error}");
+            let secrets = ["u:p", "u@", "'p", "w@"];
+            assert!(!text.contains('@') || !secrets.iter().any(|secret| error.contains(secret)), "{text}: {error}");
         }
         let refused = |text: &str| text.parse::<Target>().unwrap_err();
         assert!(refused("[fe80::1%nowhere]:80").contains("no interface nowhere is here"));

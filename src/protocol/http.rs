@@ -9,6 +9,8 @@ mod request;
 
 pub use chunks::{ChunkFault, Chunks, Piece};
 pub use client::Http;
-pub use head::{Body, Fields, LONGEST_HEAD, MOST_FIELDS, Malformed, RequestHead, ResponseHead};
+pub use head::{
+    Body, Fields, LONGEST_HEAD, MOST_FIELDS, Malformed, RequestHead, ResponseHead, has_no_body, names_a_version,
+};
 pub use pieces::whole_head;
 pub use request::{Authority, RequestTemplate};

@@ -19,7 +19,7 @@ use super::{
 use crate::failure::{Cause, MqttPacket, MqttReason};
 use packets::{Connect, Version, property};
 use place::{Place, Seen, Topic};
-use reader::{Event, Kind, Malformed, Message, Reader};
+use reader::{Code, Event, Kind, Malformed, Message, Reader};
 
 pub use settings::MqttSettings;
 
@@ -200,17 +200,18 @@ impl Mqtt {
     }
 
     /// The verdict on what CONNACK says, unless it is right.
-    fn greeted(&self, session: bool, code: u8) -> Option<Verdict> {
+    fn greeted(&self, session: bool, code: Code) -> Option<Verdict> {
         let refused = |code| Some(Verdict::Ended(Cause::Mqtt(MqttReason { packet: MqttPacket::Connack, code })));
         let malformed = Some(Verdict::Wrong(Cause::Malformed));
-        match (self.version, code) {
+        match (code.version, code.number) {
             (_, 0) => match self.session {
                 Session::Clean if session => malformed,
                 Session::Resume if !session => Some(Verdict::Ended(Cause::NoSession)),
                 _ => None,
             },
+            // Some servers write codes of MQTT 5 without the properties that follow them there.
+            (_, code @ REFUSED..) => refused(code),
             (Version::V3, code) => REFUSED_BY_V3.get(usize::from(code) - 1).map_or(malformed, |code| refused(*code)),
-            (Version::V5, REFUSED..) => refused(code),
             (Version::V5, _) => malformed,
         }
     }
@@ -300,7 +301,7 @@ impl Dialect for Mqtt {
                 Err(Malformed) => break Verdict::Wrong(Cause::Malformed),
                 Ok(None) => break Verdict::Part,
                 Ok(Some(event)) => {
-                    *has_session |= matches!(event, Event::Connack { session: true, code: 0 });
+                    *has_session |= matches!(event, Event::Connack { session: true, code: Code { number: 0, .. } });
                     if let Some(verdict) = self.judge(exchange, event, &mut place.seen, reply) {
                         break verdict;
                     }

@@ -9,6 +9,17 @@ use super::{Authority, Dialect, Protocol, Role, Template, TemplateError};
 /// Bytes of a message of traffic where nothing else is asked for. Every protocol that has messages of any length takes it.
 pub(super) const USUAL_PAYLOAD: usize = 64;
 
+/// What stands for a secret where it is shown to people.
+pub const HIDDEN: &str = "***";
+
+/// Whether the field of a request of this name holds a secret, as far as the name tells.
+pub fn is_secret_field(name: &str) -> bool {
+    /// Names of such fields, or parts of them.
+    const SECRET: [&str; 6] = ["auth", "cookie", "token", "secret", "password", "key"];
+    let name = name.to_ascii_lowercase();
+    SECRET.iter().any(|secret| name.contains(secret))
+}
+
 /// What a protocol can be told. A dialect refuses what it does not take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -151,6 +162,10 @@ impl Settings {
         let Some(text) = self.publish.as_ref().filter(|_| self.role == Role::Publisher) else { return Ok(None) };
         let made = named("publish", text)?;
         made.is_subscribed_once("publish", text)?;
+        if made.has_number() && self.subscribe.contains(text) {
+            let means = "each connection has another number, so no subscriber would get what a publisher publishes";
+            return Err(SettingError::value("publish", format_args!("{text:?}"), means, "leave {n} out"));
+        }
         Ok(Some(made))
     }
 
@@ -268,10 +283,12 @@ pub enum RequestError {
     },
     /// A field that no request may have.
     Header {
-        /// What was given.
+        /// What was given. `HIDDEN` stands for the value of a field that holds a secret.
         asked: String,
         /// What is wrong with it.
         why: &'static str,
+        /// What to do.
+        cure: &'static str,
     },
     /// A subprotocol whose name is none (RFC 6455, 4.1).
     Subprotocol {
@@ -280,6 +297,11 @@ pub enum RequestError {
     },
     /// A proof by a token that no part of the request has.
     NoTokenSent,
+    /// A proof by a token in answers that have no body.
+    NoBody {
+        /// Their status.
+        status: u16,
+    },
     /// A body of a request whose method has none.
     BodyOfGet,
     /// A status that no answer has.
@@ -303,8 +325,8 @@ impl RequestError {
                 "a path begins with / and has neither spaces nor # nor letters beyond ASCII".to_owned(),
                 "write it percent-encoded, as in /a%20b".to_owned(),
             ],
-            RequestError::Header { asked, why } => {
-                [format!("{} {asked:?}", named("header")), (*why).to_owned(), "write it as in 'Name: value'".to_owned()]
+            RequestError::Header { asked, why, cure } => {
+                [format!("{} {asked:?}", named("header")), (*why).to_owned(), (*cure).to_owned()]
             }
             RequestError::Subprotocol { asked } => [
                 format!("{} {asked:?}", named("subprotocol")),
@@ -316,6 +338,11 @@ impl RequestError {
                 format!("{} token without {{token}}", named("proof")),
                 "a server that was sent no token cannot answer with it".to_owned(),
                 format!("put {{token}} into {}, {} or {}", named("path"), named("header"), named("body")),
+            ],
+            RequestError::NoBody { status } => [
+                format!("{} token with {} {status}", named("proof"), named("status")),
+                "an answer with this status has no body, so no token can be in it".to_owned(),
+                format!("choose {} status", named("proof")),
             ],
             RequestError::BodyOfGet => [
                 format!("{} with {} GET", named("body"), named("method")),

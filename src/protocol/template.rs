@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use crate::protocol::{Exchange, LONGEST_TYPED, SettingError, digits};
+use crate::protocol::{Exchange, HIDDEN, LONGEST_TYPED, SettingError, digits, is_secret_field};
 
 /// A part of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,9 +175,21 @@ impl Template {
         parse(text, false).map(Template::of)
     }
 
-    /// Reads what a setting says.
+    /// Reads what a setting says. An error shows nothing of a secret.
     pub(super) fn of_setting(setting: &'static str, text: &str) -> Result<Template, SettingError> {
-        Template::parse(text).map_err(|error| SettingError::Template { setting, error })
+        Template::parse(text).map_err(|error| {
+            let found = if setting == "password" { HIDDEN.to_owned() } else { error.found };
+            SettingError::Template { setting, error: TemplateError { found, ..error } }
+        })
+    }
+
+    /// Reads the value of a field of this name, before which so many characters were typed.
+    pub(super) fn of_header(name: &str, before: usize, value: &str) -> Result<Template, SettingError> {
+        Template::parse(value).map_err(|error| {
+            let found = if is_secret_field(name) { HIDDEN.to_owned() } else { error.found };
+            let error = TemplateError { at: before + error.at, found, ..error };
+            SettingError::Template { setting: "header", error }
+        })
     }
 
     /// The same of a setting that may be left out.

@@ -7,8 +7,92 @@ use crate::error::{Alert, CertificateProblem, Errno, TlsFailure};
 use crate::failure::{Cause, HandshakeFault};
 use crate::results::document::ClientDocument;
 
-/// What the cause usually means, and what to do.
-pub fn sentence(cause: Cause) -> &'static str {
+/// What the cause usually means to a client of this protocol, and what to do. No protocol takes the options of all.
+pub fn sentence(cause: Cause, protocol: &str) -> &'static str {
+    let own = match protocol {
+        "send-expect" => send_expect(cause),
+        "websocket" => websocket(cause),
+        "http" => http(cause),
+        "mqtt" | "nats" => of_topics(cause, protocol),
+        _ => None,
+    };
+    own.unwrap_or_else(|| match cause {
+        Cause::Silent if !matches!(protocol, RAW | "") => {
+            "the target accepts and acknowledges but does not answer, or not to the end, within --reply-timeout: it stalls, speaks another protocol, or wants TLS; check the protocol, the port and --tls"
+        }
+        cause => general(cause),
+    })
+}
+
+/// The protocol of plain bytes, whose audit need not ask. Results of an earlier version do not name it.
+const RAW: &str = "raw";
+
+/// What a cause means where its answer is what was typed.
+fn send_expect(cause: Cause) -> Option<&'static str> {
+    Some(match cause {
+        Cause::Silent => {
+            "the target accepts and acknowledges but does not answer, or not to the end, within --reply-timeout; it stalls or speaks another protocol: look at one answer, and end --expect with what ends it"
+        }
+        Cause::Unread => UNREAD_AS_TYPED,
+        Cause::WrongAnswer => {
+            "the answer is not what --expect says; the server speaks differently, or it mixes up connections: look at one answer, and use * in --expect for what varies"
+        }
+        Cause::AnswerTooLong => {
+            "the answer has 64 KiB and has not ended; look at one answer, and end --expect with what ends it"
+        }
+        Cause::Unasked => {
+            "the server sent bytes while nothing was asked, or behind the end of an answer; a * at the end of --expect, or at its beginning, allows that"
+        }
+        _ => return None,
+    })
+}
+
+/// That the server does not read, where the length of messages follows from what was typed.
+const UNREAD_AS_TYPED: &str = "the server reads nothing while we send, and our bytes for it pile up; it stalls, or send fewer messages, or shorter ones";
+
+/// What a cause means to a client of WebSocket.
+fn websocket(cause: Cause) -> Option<&'static str> {
+    Some(match cause {
+        Cause::Silent => {
+            "the target accepts and acknowledges but does not answer, or not to the end, within --reply-timeout: it stalls, speaks another protocol, wants TLS (--tls), or sends no messages back (--proof echo)"
+        }
+        Cause::AnswerTooLong => {
+            "what the server sent is longer than the client follows: 16 KiB and 64 fields for the answer to the upgrade, 4 GiB for a frame; look at what it sends"
+        }
+        Cause::HttpStatus(200..300) => {
+            "the server answered the request and upgraded nothing: no WebSocket is at that path; check the path"
+        }
+        Cause::HttpStatus(405) => "the server takes no request for WebSocket there; check the path",
+        _ => return None,
+    })
+}
+
+/// What a cause means to a client of HTTP.
+fn http(cause: Cause) -> Option<&'static str> {
+    Some(match cause {
+        Cause::Unread => UNREAD_AS_TYPED,
+        Cause::AnswerTooLong => {
+            "the answer is longer than the client follows: 16 KiB and 64 fields for its head, 4 GiB for a body or a chunk, 8 KiB for what stands around chunks; look at one answer"
+        }
+        _ => return None,
+    })
+}
+
+/// What a cause means to a client that publishes to topics.
+fn of_topics(cause: Cause, protocol: &str) -> Option<&'static str> {
+    Some(match cause {
+        Cause::WrongAnswer => {
+            "the answer is not the one to what was asked; the server mixes up connections, or another client has connections of the same numbers: give each client machine its own --first-number"
+        }
+        Cause::AnswerTooLong if protocol == "nats" => {
+            "what the server sent is longer than the client follows: 4,096 bytes for a line, 64 KiB for an INFO, 64 MiB for a message; look at what it sends"
+        }
+        _ => return None,
+    })
+}
+
+/// What a cause means to a client of any protocol.
+fn general(cause: Cause) -> &'static str {
     match cause {
         Cause::Errno(errno) => errno_sentence(errno),
         Cause::Tls(failure) => tls(failure),
@@ -31,19 +115,17 @@ pub fn sentence(cause: Cause) -> &'static str {
             "bytes came back that are not ours; the target is no echo server, or it mixes up connections; for other servers there is --protocol send-expect"
         }
         Cause::WrongAnswer => {
-            "the answer is not the one to what was asked (not what --expect says, where that is given); the server speaks differently, or it mixes up connections: look at one answer, and use * in --expect for what varies"
+            "the answer is not the one to what was asked; the server speaks differently, or it mixes up connections: look at one answer"
         }
-        Cause::AnswerTooLong => {
-            "the answer is longer than the client follows: 64 KiB for --expect, 16 KiB and 64 fields for a head of HTTP, 4 GiB for a body or a frame, 4,096 bytes for a line of NATS; look at one answer, and end --expect with what ends it"
-        }
+        Cause::AnswerTooLong => "the answer is longer than the client follows; look at one answer",
         Cause::AlteredPublication => {
             "a publication came with other bytes than it was published with, or cut off; the server, or a proxy, changes what it carries"
         }
         Cause::Unasked => {
-            "the server sent bytes while nothing was asked, or behind the end of an answer; a * at the end of --expect, or at its beginning, allows that"
+            "the server sent bytes while nothing was asked, or behind the end of an answer; look at what it sends"
         }
         Cause::Malformed => {
-            "the server broke the rules of the protocol, or speaks another one; look at what it sends, and check the protocol and the port"
+            "the server broke the rules of the protocol, or speaks another one, such as TLS; look at what it sends, and check the protocol, the port and --tls"
         }
         Cause::TooManyIncomplete => {
             "more answers were incomplete at the same time than this client follows (131,072 a core); lower --concurrency or the rate, or use more cores"
@@ -57,7 +139,7 @@ pub fn sentence(cause: Cause) -> &'static str {
         Cause::Mqtt(reason) => mqtt::sentence(reason),
         Cause::Nats(error) => nats::sentence(error),
         Cause::NoSession => {
-            "the server has no session of this client identifier to resume: it never had one, it expired, or the server lost it; make it with --session keep, and look at --session-expiry"
+            "the server has no session of this client identifier to resume: it never had one, lost it, or let it expire, which may be sooner than --session-expiry asks for; make it with --session keep, and look at what the server allows"
         }
         Cause::ShorterKeepalive => {
             "the server demands a packet more often than --mqtt-keepalive says, or at all where that is not given; give at most what the server asks for, or raise that"
@@ -67,7 +149,7 @@ pub fn sentence(cause: Cause) -> &'static str {
             "the server takes only packets that are shorter than ours; lower --payload or raise its limit"
         }
         Cause::ClosedByServer => {
-            "the server closed it (FIN): an idle timeout (--keepalive-interval below it prevents that), a limit, or its end; read its log"
+            "the server closed it (FIN): an idle timeout (--keepalive-interval below it prevents that), a limit, or its end; read its log. If it closed at the first message, check the protocol and --tls"
         }
         Cause::ConnectedToItself => {
             "nothing listens on that port of this host, and it was a source port too, so TCP connected the socket to itself or to another one that dials; start the server, and keep its ports out of net.ipv4.ip_local_port_range (net.ipv4.ip_local_reserved_ports)"
@@ -98,7 +180,9 @@ fn errno_sentence(errno: Errno) -> &'static str {
         Errno::EADDRNOTAVAIL => {
             "no source port is free for that target and port (TIME_WAIT counts too), or a --source-ip is not on this host; give more --source-ip or widen net.ipv4.ip_local_port_range"
         }
-        Errno::ECONNRESET => "the server reset it: it is full, it died, or its accept queue overflowed; read its log",
+        Errno::ECONNRESET => {
+            "the server reset it: it is full, it died, or its accept queue overflowed; read its log. If it did so at the first message, check the protocol and --tls"
+        }
         Errno::EPIPE => "the server closed it while we were sending; read its log",
         Errno::EMFILE => "this process may open no more files; raise the limit (ulimit -n) or lower --concurrency",
         Errno::ENFILE => "this host may open no more files; raise fs.file-max",
@@ -197,9 +281,11 @@ fn close_sentence(code: u16) -> &'static str {
 fn tls(failure: TlsFailure) -> &'static str {
     match failure {
         TlsFailure::PeerAlert(Alert::CLOSE_NOTIFY) => "the server closed it within the TLS handshake; read its log",
-        TlsFailure::PeerAlert(Alert(70)) => "the server does not speak TLS 1.3; have it, or give --tls-min 1.2",
+        TlsFailure::PeerAlert(Alert(70)) => {
+            "the server speaks no version of TLS that the client may speak; have it speak 1.3, or 1.2 and give --tls-min 1.2"
+        }
         TlsFailure::PeerAlert(Alert::HANDSHAKE_FAILURE) => {
-            "the server found no suite, group or signature in common; look at those that it allows"
+            "the server found no suite, group or signature in common; look at those that it allows. With TLS 1.2 it may want a certificate of the client (--cert and --key)"
         }
         TlsFailure::PeerAlert(Alert(112)) => "the server knows no such name; check --sni",
         TlsFailure::PeerAlert(Alert::NO_APPLICATION_PROTOCOL) => {
@@ -243,14 +329,86 @@ fn certificate(problem: CertificateProblem) -> &'static str {
         CertificateProblem::UnknownIssuer => {
             "no authority that is trusted signed the server's certificate; give it with --ca, or trust anyone with --insecure"
         }
-        CertificateProblem::WrongName => "the server's certificate is for other names; give one of them with --sni",
+        CertificateProblem::WrongName => {
+            "the server's certificate is not for this name (its subjectAltName counts, and no CN); give one of its names with --sni, or have it made for this one"
+        }
         CertificateProblem::Revoked => "the server's certificate was revoked; the server needs another one",
         CertificateProblem::BadSignature => {
-            "the server's certificate or its proof has a wrong signature; look at it with openssl s_client"
+            "the server's certificate or its proof has a wrong signature, or a key of RSA with less than 2,048 bits; look at it with openssl s_client"
         }
         CertificateProblem::WrongPurpose => {
             "the server's certificate is an authority's own (openssl req -x509 makes those; add -addext basicConstraints=critical,CA:FALSE), or is not for servers"
         }
+        CertificateProblem::OldVersion => {
+            "the server's certificate is of X.509 version 1 (openssl x509 -req makes those without -extfile), and version 3 is taken here; have it made anew, or trust anyone with --insecure"
+        }
+        CertificateProblem::UnknownSignature => {
+            "the server's certificate, or one above it, is signed in a way that is not taken here, such as by SHA-1; have it signed anew, or trust anyone with --insecure"
+        }
         _ => "the server's certificate cannot be used; look at it with openssl s_client",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::{MqttPacket, MqttReason, NatsError};
+    use crate::protocol::Protocol;
+
+    /// Causes that connections of a protocol may fail for.
+    fn causes(protocol: &str) -> Vec<Cause> {
+        let statuses = || (100..1000).map(Cause::HttpStatus);
+        let own: Vec<Cause> = match protocol {
+            "raw" => vec![Cause::WrongEcho],
+            "http" => statuses().chain([Cause::NotKept]).collect(),
+            "websocket" => {
+                use HandshakeFault::{Accept, Extension, Subprotocol, Upgrade};
+                let handshakes = [Upgrade, Accept, Extension, Subprotocol].map(Cause::Handshake);
+                statuses().chain(handshakes).chain((1000..5000).map(Cause::CloseCode)).collect()
+            }
+            "mqtt" => {
+                use MqttPacket::{Connack, Disconnect, Puback, Suback};
+                let reasons = |packet| (0..=255).map(move |code| Cause::Mqtt(MqttReason { packet, code }));
+                let limits = [Cause::NoSession, Cause::ShorterKeepalive, Cause::LowerQos, Cause::ShorterPackets];
+                [Connack, Suback, Puback, Disconnect].into_iter().flat_map(reasons).chain(limits).collect()
+            }
+            "nats" => NatsError::all().map(Cause::Nats).collect(),
+            _ => Vec::new(),
+        };
+        let all = [
+            Cause::ConnectTimeout,
+            Cause::Silent,
+            Cause::Ghost,
+            Cause::Unanswered,
+            Cause::Unread,
+            Cause::WrongAnswer,
+            Cause::AnswerTooLong,
+            Cause::Unasked,
+            Cause::Malformed,
+            Cause::TooManyIncomplete,
+            Cause::ClosedByServer,
+            Cause::ConnectedToItself,
+        ];
+        let of_all = all.into_iter().chain((1..133).map(|number| Cause::Errno(Errno(number))));
+        let of_tls = (0..=255).map(Alert).flat_map(|alert| [TlsFailure::PeerAlert(alert), TlsFailure::OwnAlert(alert)]);
+        of_all.chain(of_tls.map(Cause::Tls)).chain(own).collect()
+    }
+
+    /// What to do names no option that the protocol refuses.
+    #[test]
+    fn advice_can_be_taken() {
+        for protocol in Protocol::NAMES {
+            for cause in causes(protocol) {
+                let said = sentence(cause, protocol);
+                let words = said.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+                for option in words.filter_map(|word| word.strip_prefix("--")) {
+                    let takers = Protocol::taking(option);
+                    let is_taken = takers.is_empty() || takers.contains(protocol);
+                    assert!(is_taken, "--{option} of {} with {protocol}: {said}", cause.name());
+                    let is_refused = option == "audit" && *protocol != RAW;
+                    assert!(!is_refused, "--audit of {} with {protocol}: {said}", cause.name());
+                }
+            }
+        }
     }
 }

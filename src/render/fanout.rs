@@ -101,12 +101,18 @@ pub(super) fn shown(all: &[PublicationDocument]) -> Vec<&PublicationDocument> {
     shown
 }
 
+/// When a publication was received, and when it was said: p50, p99, p99.9, the last receipt, and how late it was.
+pub(super) fn times(one: &PublicationDocument) -> [String; 5] {
+    let is_said = one.intended_seconds.is_some();
+    let [p50, p99, p999, last] =
+        [one.p50, one.p99, one.p999, one.last_us].map(|us| measured(one.receipts.received, time(us)));
+    [p50, p99, p999, last, if is_said { time(one.said_after_us) } else { "never".to_owned() }]
+}
+
 fn row(one: &PublicationDocument) -> String {
     let ReceiptsDocument { once, missed, twice, lost, .. } = one.receipts;
     let [once, missed, twice, lost] = [once, missed, twice, lost].map(count);
-    let [p50, p99, p999, last] =
-        [one.p50, one.p99, one.p999, one.last_us].map(|us| measured(one.receipts.received, time(us)));
-    let late = if one.intended_seconds.is_some() { time(one.said_after_us) } else { "never".to_owned() };
+    let [p50, p99, p999, last, late] = times(one);
     format!(
         "{:>6}  {once:>10}  {missed:>7}  {twice:>7}  {lost:>7}  {p50:>8}  {p99:>8}  {p999:>8}  {last:>8}  {late:>8}",
         one.number
@@ -143,6 +149,13 @@ mod tests {
             p999: 1,
             p9999: 1,
         }
+    }
+
+    /// No receipt has no latency, which is another thing than one of 0 us.
+    #[test]
+    fn what_nobody_received_has_no_latency() {
+        assert_eq!(times(&publication(0, 5, 0)), ["-", "-", "-", "-", "0us"]);
+        assert_eq!(times(&publication(0, 4, 7)), ["1us", "1us", "1us", "7us", "0us"]);
     }
 
     /// None that is not exact is left out while there is room, and then the slowest are shown.

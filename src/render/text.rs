@@ -263,7 +263,13 @@ fn failed(out: &mut String, document: &ClientDocument) {
         let _ = writeln!(out, "\nfailures by cause");
     }
     for (cause, number) in &document.errors {
-        let _ = writeln!(out, "  {:>11}  {}: {}", count(*number), cause.name(), failures::sentence(*cause));
+        let _ = writeln!(
+            out,
+            "  {:>11}  {}: {}",
+            count(*number),
+            cause.name(),
+            failures::sentence(*cause, &document.protocol)
+        );
     }
     if let Some(remark) = failures::refused_in_part(document) {
         let _ = writeln!(out, "\n{remark}");

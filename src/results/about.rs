@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
+use crate::protocol::{HIDDEN, is_secret_field};
 
 /// The machine, its kernel, and the command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,21 +53,11 @@ impl About {
     }
 }
 
-/// What stands for a secret.
-const HIDDEN: &str = "***";
-
-/// Fields of a request whose values are secrets, or parts of their names.
-const SECRET_FIELDS: [&str; 6] = ["auth", "cookie", "token", "secret", "password", "key"];
-
 /// What to show of a word that is the value of an option of this name, if it is a secret or has one in it.
 fn hidden(option: &str, value: &str) -> Option<String> {
-    let is_secret = |field: &str| {
-        let field = field.to_ascii_lowercase();
-        SECRET_FIELDS.iter().any(|secret| field.contains(secret))
-    };
     match (option, value.split_once(':')) {
         ("password", _) => Some(HIDDEN.to_owned()),
-        ("header", Some((field, _))) if is_secret(field) => Some(format!("{field}: {HIDDEN}")),
+        ("header", Some((field, _))) if is_secret_field(field) => Some(format!("{field}: {HIDDEN}")),
         _ => None,
     }
 }

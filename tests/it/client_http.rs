@@ -1,7 +1,7 @@
 //! `--protocol http` against a small server of the test's own and against c1m's; targets that are none.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -79,6 +79,28 @@ fn a_server_that_answers_is_alive() {
         assert_eq!(request.fields[0], format!("Host: 127.0.0.1:{port}"));
         assert!(request.fields[1].starts_with("X-Client: "), "{request:?}");
     }
+}
+
+/// Where there are several addresses, the field Host has the one that the connection goes to.
+#[test]
+fn each_request_names_the_address_that_it_goes_to() {
+    let peer = Peer::start_at(Ipv4Addr::UNSPECIFIED, |stream| {
+        let mut stream = stream.try_clone().unwrap();
+        thread::spawn(move || {
+            let own = format!("Host: {}", stream.local_addr().unwrap());
+            let mut requests = BufReader::new(stream.try_clone().unwrap());
+            while let Some(request) = read(&mut requests) {
+                let status = if request.fields[0] == own { "200 OK" } else { "421 Misdirected Request" };
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        });
+        false
+    });
+    let words = "--target-ip 127.0.0.1,127.0.0.2 --protocol http --connections 8 --first-number 3";
+    client(&format!("{} {words}", peer.at())).held(8);
 }
 
 #[test]
@@ -198,10 +220,11 @@ fn victims_in_another_process_go_to_the_same_target() {
 #[test]
 fn a_target_that_is_none_is_refused() {
     // What the command line refuses by itself has a line on its usage below it.
-    let misread: [(&str, &[&str]); 7] = [
+    let misread: [(&str, &[&str]); 8] = [
         ("localhost", &["'localhost' has no port", "ws://example.org"]),
         ("ftp://localhost", &["'ftp://'", "ws, wss, mqtt, mqtts, http, https, nats"]),
-        ("ws://u:p@localhost/", &["a name and a password"]),
+        ("ws://u:p@localhost/", &["'…@localhost/'", "a name and a password apart"]),
+        ("ws://u:p#w@localhost/", &["'…@localhost/'", "a name and a password apart"]),
         ("ws://localhost/#a", &["what follows #"]),
         ("[fe80::1%nowhere]:80", &["no interface nowhere is here; see ip link"]),
         ("localhost:1 --target-ip 127.0.0.1", &["--target-ip", "cannot be used with"]),
@@ -211,6 +234,7 @@ fn a_target_that_is_none_is_refused() {
         let finished = run(&format!("client --target {words}"));
         assert_eq!(finished.code(), 2, "{}", finished.err);
         assert!(named.iter().all(|word| finished.err.contains(word)), "{}", finished.err);
+        assert!(!["u:p", "p#w"].iter().any(|secret| finished.err.contains(secret)), "{}", finished.err);
     }
     let refused: [(&str, i32, &[&str]); 6] = [
         ("localhost:1 --insecure", 2, &["--insecure", "it is for TLS", "add --tls"]),

@@ -195,6 +195,8 @@ fn fan_outs_that_make_no_sense_are_refused() {
         ("--subscribers 9 --payload 60001", "--payload 60001: a publication has"),
         ("--subscribers 9 --protocol http", "http publishes nothing"),
         ("--subscribers 9 --protocol websocket --publish hello", "put {payload} into it"),
+        ("--subscribers 9 --protocol nats --publish news.{n}", "leave {n} out"),
+        ("--subscribers 9 --protocol mqtt --publish news/{n}", "no subscriber would get"),
         ("--subscribers 9 --publish {payload}", "--publish with the protocol push"),
         ("--subscribers 9 --wait 0s", "--wait 0s: a receipt may take 1 ms at least"),
     ];

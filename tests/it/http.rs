@@ -139,6 +139,12 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
         (400, "nonsense\r\n\r\n"),
         (400, "\x16\x03\x01\x02\x00\x01\x00"),
         (400, "GET / HTTP/1.1\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        // A space in the target, and another protocol, are no other version of HTTP.
+        (400, "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (400, "PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        // What follows the answer would be taken for a tunnel.
+        (501, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"),
         (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n"),
         (400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
         (400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"),
@@ -165,7 +171,7 @@ fn what_cannot_be_answered_is_refused_with_its_status_and_counted() {
     assert!(status == 405 && head.contains("\r\nAllow: GET, HEAD\r\n"), "{head}");
     let document = server.stop().last_document();
     let counted = ["requests", "malformed", "too_long"].map(|name| number(&document["http"], name));
-    assert_eq!(counted, [17, 12, 4], "{document}");
+    assert_eq!(counted, [21, 16, 4], "{document}");
 }
 
 #[test]

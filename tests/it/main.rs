@@ -9,6 +9,7 @@ extern crate test_needs;
 
 mod addresses;
 mod bad_input;
+mod certificates;
 mod client_http;
 mod client_websocket;
 mod connections;

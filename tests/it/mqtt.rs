@@ -6,6 +6,7 @@ pub mod broker;
 mod oracle;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use mqtt_proto::{Protocol, QoS, v5};
@@ -164,6 +165,19 @@ fn refusals_are_counted_by_their_reasons() {
     run.failed("mqtt_suback_not_authorized", 10, "does not let the client subscribe");
     let run = client(&format!("{} --connections 10 --mqtt-version 3.1.1", barred.at()));
     run.failed("mqtt_suback_unspecified_error", 10, "without a reason");
+}
+
+/// A broker that is told a version which it does not speak answers in its own.
+#[test]
+fn a_broker_of_the_other_version_is_known_as_one() {
+    for (version, connack) in [("5", &[0x20, 2, 0, 1][..]), ("3.1.1", &[0x20, 3, 0, 0x84, 0])] {
+        let broker = Peer::with_threads(move |mut stream| {
+            // What the client says is behind one read, and the broker closes after its answer.
+            let _ = stream.read(&mut [0; 512]).and_then(|_| stream.write_all(connack));
+        });
+        let run = client(&format!("{} --connections 5 --protocol mqtt --mqtt-version {version}", broker.at()));
+        run.failed("mqtt_connack_unsupported_protocol_version", 5, "choose the other one with --mqtt-version");
+    }
 }
 
 #[test]

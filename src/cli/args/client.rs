@@ -105,9 +105,9 @@ pub struct Reached {
 }
 
 impl Reached {
-    /// The first address, and all ports.
-    pub fn first(&self) -> Option<(&Address, Ports)> {
-        self.targets.first().zip(Some(self.ports))
+    /// All of them.
+    pub fn all(&self) -> (&[Address], Ports) {
+        (&self.targets, self.ports)
     }
 }
 
@@ -117,7 +117,7 @@ pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 impl ConnectionArguments {
     /// A client on this course.
     pub fn workload(&self, load: &LoadArguments, course: Course, audit: Audit, close: CloseMode) -> Result<Workload> {
-        let protocol = |seen: &Reached| self.protocol.protocol(self.target.as_ref(), seen.first());
+        let protocol = |seen: &Reached| self.protocol.protocol(self.target.as_ref(), seen.all());
         self.workload_with(load, course, audit, close, protocol)
     }
 

@@ -69,7 +69,7 @@ impl FanoutArguments {
         let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
         let protocol = |seen: &super::client::Reached| -> Result<Protocol> {
             let target = self.connection.target.as_ref();
-            let settings = self.connection.protocol.settings(target, seen.first())?;
+            let settings = self.connection.protocol.settings(target, seen.all())?;
             // That of a publication is none of the protocol's own messages.
             let settings = self.settings(name, Settings { payload: None, ..settings });
             publisher = Some(made(name, &Settings { role: Role::Publisher, ..settings.clone() }, target)?);

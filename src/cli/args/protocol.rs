@@ -95,13 +95,13 @@ const DEFAULT: &str = "raw";
 const HTTP_PORT: u16 = 80;
 
 impl ProtocolArguments {
-    /// The protocol with its settings, for connections to this target, or else to this address and these ports.
-    pub fn protocol(&self, target: Option<&Target>, at: Option<(&Address, Ports)>) -> Result<Protocol> {
+    /// The protocol with its settings, for connections to this target, or else to these addresses, and to these ports.
+    pub fn protocol(&self, target: Option<&Target>, at: (&[Address], Ports)) -> Result<Protocol> {
         made(self.name(target)?, &self.settings(target, at)?, target)
     }
 
     /// The settings of the protocol, for the same.
-    pub fn settings(&self, target: Option<&Target>, at: Option<(&Address, Ports)>) -> Result<Settings> {
+    pub fn settings(&self, target: Option<&Target>, (addresses, ports): (&[Address], Ports)) -> Result<Settings> {
         let path = match (target.and_then(|target| target.path.as_ref()), &self.path) {
             (Some(path), Some(other)) => {
                 return Err(CommandError::usage(
@@ -113,9 +113,12 @@ impl ProtocolArguments {
             (path, other) => path.or(other.as_ref()).cloned(),
         };
         let scheme = target.and_then(|target| target.scheme);
-        let host = target.map(Target::url_host).or(at.map(|(address, _)| address.url_host()));
-        let server = host.zip(at).map(|(host, (_, ports))| Authority {
-            host,
+        let hosts = match target {
+            Some(target) => vec![target.url_host()],
+            None => addresses.iter().map(|address| address.url_host()).collect(),
+        };
+        let server = Some(Authority {
+            hosts,
             first_port: ports.first(),
             ports: ports.count() as u16,
             default_port: scheme.map_or(HTTP_PORT, |scheme| scheme.default_port()),

@@ -1,7 +1,7 @@
 //! `http`, the client's dialect: a request and its response, again and again on a kept connection. A response with the
 //! token of the request in its body proves the service behind the server; the status alone, that something answers.
 
-use super::{Body, ChunkFault, Chunks, Malformed, Piece, RequestTemplate, ResponseHead, whole_head};
+use super::{Body, ChunkFault, Chunks, Malformed, Piece, RequestTemplate, ResponseHead, has_no_body, whole_head};
 use crate::failure::Cause;
 use crate::protocol::search::search;
 use crate::protocol::{
@@ -211,6 +211,9 @@ impl Dialect for Http {
         let status = settings.status.unwrap_or(200);
         if !(200..600).contains(&status) {
             return Err(RequestError::Status { asked: status }.into());
+        }
+        if wants_token && has_no_body(status) {
+            return Err(RequestError::NoBody { status }.into());
         }
         Ok(Http { request, status, wants_token })
     }

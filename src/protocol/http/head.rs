@@ -26,7 +26,7 @@ pub enum Malformed {
     Coding,
     /// The chunks of a body are not right (RFC 9112, 7.1).
     Chunks,
-    /// A request of HTTP/1.1 has no `Host`, or several (RFC 9112, 3.2).
+    /// A request of HTTP/1.1 has no `Host`, or several, or one that is none (RFC 9112, 3.2).
     Host,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for Malformed {
             Malformed::Length => "where the body ends is not certain",
             Malformed::Coding => "chunked is the only transfer coding that is understood",
             Malformed::Chunks => "the chunks of the body are not right",
-            Malformed::Host => "there must be one Host",
+            Malformed::Host => "there must be one Host, a name or an address",
         })
     }
 }
@@ -172,6 +172,18 @@ fn length(parsed: httparse::Status<usize>, bytes: &[u8]) -> Result<Option<usize>
     if length.unwrap_or(bytes.len()) > LONGEST_HEAD { Err(Malformed::TooLong) } else { Ok(length) }
 }
 
+/// Whether the third word of a request's first line is a version of HTTP.
+pub fn names_a_version(head: &[u8]) -> bool {
+    let line = head.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.split(|byte| *byte == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
+}
+
+/// Whether a field `Host` may have this value: a name or an address and perhaps a port, or nothing (RFC 9110, 7.2).
+fn is_host(value: &[u8]) -> bool {
+    let may_be = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
+    value.iter().all(may_be)
+}
+
 /// The head of a request.
 #[derive(Debug, Clone)]
 pub struct RequestHead<'a> {
@@ -194,13 +206,18 @@ impl<'a> RequestHead<'a> {
     pub fn read(bytes: &'a [u8]) -> Result<Option<(RequestHead<'a>, usize)>, Malformed> {
         let mut fields = Fields::empty();
         let mut request = httparse::Request::new(&mut fields.all);
-        let Some(length) = length(request.parse(bytes)?, bytes)? else { return Ok(None) };
+        let parsed = request.parse(bytes).map_err(|error| match error {
+            // Something else stands in the version's place, such as the rest of a target with a space in it.
+            httparse::Error::Version if !names_a_version(bytes) => Malformed::Syntax,
+            error => error.into(),
+        })?;
+        let Some(length) = length(parsed, bytes)? else { return Ok(None) };
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
             return Err(Malformed::Syntax);
         };
         fields.len = request.headers.len();
         let hosts = fields.all("host").count();
-        if hosts > 1 || hosts == 0 && minor >= 1 {
+        if hosts > 1 || hosts == 0 && minor >= 1 || !fields.all("host").all(is_host) {
             return Err(Malformed::Host);
         }
         let body = match fields.length(minor)? {
@@ -231,6 +248,11 @@ impl<'a> RequestHead<'a> {
     }
 }
 
+/// Whether an answer with this status never has a body (RFC 9112, 6.3).
+pub fn has_no_body(status: u16) -> bool {
+    matches!(status, 100..200 | 204 | 304)
+}
+
 /// The head of a response.
 #[derive(Debug, Clone)]
 pub struct ResponseHead<'a> {
@@ -254,12 +276,11 @@ impl<'a> ResponseHead<'a> {
         let Some(length) = length(response.parse(bytes)?, bytes)? else { return Ok(None) };
         let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(Malformed::Syntax) };
         fields.len = response.headers.len();
-        let body = match (status, fields.length(minor)?) {
-            // These never have a body (RFC 9112, 6.3).
-            (100..200 | 204 | 304, _) => Body::Length(0),
-            (_, (_, true)) => Body::Chunked,
-            (_, (Some(length), false)) => Body::Length(length),
-            (_, (None, false)) => Body::UntilEnd,
+        let body = match fields.length(minor)? {
+            _ if has_no_body(status) => Body::Length(0),
+            (_, true) => Body::Chunked,
+            (Some(length), false) => Body::Length(length),
+            (None, false) => Body::UntilEnd,
         };
         let keeps_alive = fields.keeps_alive(minor) && body != Body::UntilEnd;
         Ok(Some((ResponseHead { status, minor, fields, body, keeps_alive }, length)))
@@ -298,6 +319,14 @@ mod tests {
         let error = |text: &str| request(text).unwrap_err();
         assert_eq!(error("GET /\r\n\r\n"), Malformed::Syntax);
         assert_eq!(error("GET / HTTP/2.0\r\n\r\n"), Malformed::Version);
+        assert_eq!(error("GET /a b HTTP/1.1\r\nhost: a\r\n\r\n"), Malformed::Syntax);
+        assert_eq!(error("PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n"), Malformed::Syntax);
+        for host in ["a b", "a/b", "u@a", "\"a\"", "a\\b", "h\u{e9}"] {
+            assert_eq!(error(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")), Malformed::Host, "{host}");
+        }
+        for host in ["", "a_b.example:80", "[::1]:80", "10.0.0.1", "xn--h-bga.example."] {
+            assert!(request(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).is_ok(), "{host}");
+        }
         assert_eq!(error("GET / HTTP/1.1\r\n\r\n"), Malformed::Host);
         assert_eq!(error("GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n"), Malformed::Host);
         assert_eq!(error("GET / HTTP/1.1\r\nhost : a\r\n\r\n"), Malformed::Syntax);

@@ -2,13 +2,15 @@
 
 use std::io::Write;
 
-use crate::protocol::{Exchange, RequestError, SettingError, Settings, Template};
+use crate::protocol::{Exchange, HIDDEN, RequestError, SettingError, Settings, Template, is_secret_field};
 
-/// Where requests go, for their field `Host`: a name, and the ports over which the connections are spread in turn.
+/// Where requests go, for their field `Host`: names and ports, over which the connections are spread in turn as their routes
+/// are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// The host as it stands in a URL: a name, an IPv4 address, or an IPv6 address in brackets.
-    pub host: String,
+    /// The hosts as they stand in a URL: a name, or addresses, those of IPv6 in brackets. As many connections as there are
+    /// ports go to one of them, and the next to the next.
+    pub hosts: Vec<String>,
     /// The first port.
     pub first_port: u16,
     /// How many ports follow each other, at least 1. Connection number `n` goes to number `n` of them, modulo their number.
@@ -18,10 +20,12 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Appends `host`, and `:port` unless it is the default one.
+    /// Appends the host, and `:port` unless it is the default one.
     pub fn write(&self, number: u64, into: &mut Vec<u8>) {
-        into.extend_from_slice(self.host.as_bytes());
-        let port = self.first_port.wrapping_add((number % u64::from(self.ports.max(1))) as u16);
+        let (ports, hosts) = (u64::from(self.ports.max(1)), self.hosts.len().max(1) as u64);
+        let host = self.hosts.get((number / ports % hosts) as usize);
+        into.extend_from_slice(host.map_or(&b""[..], |host| host.as_bytes()));
+        let port = self.first_port.wrapping_add((number % ports) as u16);
         if port != self.default_port {
             // Writing to memory cannot fail.
             let _ = write!(into, ":{port}");
@@ -31,8 +35,15 @@ impl Authority {
 
 impl Default for Authority {
     fn default() -> Authority {
-        Authority { host: "localhost".to_owned(), first_port: 80, ports: 1, default_port: 80 }
+        Authority { hosts: vec!["localhost".to_owned()], first_port: 80, ports: 1, default_port: 80 }
     }
+}
+
+/// A field as it was typed, without its value if that is a secret.
+fn without_secret(typed: &str) -> String {
+    let end = typed.find([':', ' ']).map_or(typed.len(), |end| end + 1);
+    let (name, value) = typed.split_at(end);
+    if is_secret_field(name) && !value.is_empty() { format!("{} {HIDDEN}", name.trim_end()) } else { typed.to_owned() }
 }
 
 /// A request with its placeholders.
@@ -65,22 +76,25 @@ impl RequestTemplate {
         let mut fields = Vec::new();
         let mut has_host = false;
         for typed in &settings.headers {
-            let refused = |why| RequestError::Header { asked: typed.clone(), why };
-            let (name, value) = typed.split_once(':').ok_or_else(|| refused("there is no colon in it"))?;
+            let refused = |why, cure| RequestError::Header { asked: without_secret(typed), why, cure };
+            let form = "write it as in 'Name: value'";
+            let (name, value) = typed.split_once(':').ok_or_else(|| refused("there is no colon in it", form))?;
             if !RequestTemplate::is_token(name) {
-                return Err(refused("a name has letters, digits and !#$%&'*+-.^_`|~").into());
+                return Err(refused("a name has letters, digits and !#$%&'*+-.^_`|~", form).into());
             }
             if own.contains(&name.to_ascii_lowercase().as_str()) {
-                return Err(refused("the protocol writes this one itself").into());
+                return Err(refused("the protocol writes this one itself", "leave it out").into());
             }
             let is_host = name.eq_ignore_ascii_case("host");
             if is_host && has_host {
-                return Err(refused("a request has one Host").into());
+                return Err(refused("a request has one Host", "leave one of them out").into());
             }
             has_host |= is_host;
-            let value = Template::of_setting("header", value.trim())?;
+            let before = typed[..typed.len() - value.trim_start().len()].chars().count();
+            let value = Template::of_header(name, before, value.trim())?;
             if value.literals().any(|byte| byte != b'\t' && (byte < b' ' || byte == 0x7f)) {
-                return Err(refused("a value has no line breaks and no other control characters").into());
+                let why = "a value has no line breaks and no other control characters";
+                return Err(refused(why, "leave them out").into());
             }
             fields.push((name.to_owned(), value));
         }
@@ -123,7 +137,8 @@ impl RequestTemplate {
         let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.longest() + 4).sum();
         let body = self.body.as_ref().map_or(0, |body| body.longest() + "Content-Length: 65536\r\n".len());
         let line = self.method.len() + self.path.longest() + " HTTP/1.1\r\n".len();
-        line + self.authority.host.len() + "Host: :65535\r\n".len() + fields + body + more + 3
+        let host = self.authority.hosts.iter().map(String::len).max().unwrap_or(0);
+        line + host + "Host: :65535\r\n".len() + fields + body + more + 3
     }
 
     /// Whether the token is in it.

@@ -56,13 +56,21 @@ pub struct Message {
     pub publication: Option<Result<Publication, Altered>>,
 }
 
+/// A code of CONNACK, with the version whose packet holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    pub version: Version,
+    pub number: u8,
+}
+
 /// What came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A packet begins.
     Begin(Kind),
-    /// CONNACK says whether the server has a session of this client, and why not if it refuses (0 if it does not).
-    Connack { session: bool, code: u8 },
+    /// CONNACK says whether the server has a session of this client, and why not if it refuses (0 if it does not). The code is
+    /// one of MQTT 3.1.1 or of MQTT 5, as the packet is.
+    Connack { session: bool, code: Code },
     /// CONNACK has a property that is a number; what is above 65,535 is given as 65,535.
     Property { property: u8, value: u16 },
     /// SUBACK or PUBACK says which packet it answers.
@@ -161,10 +169,7 @@ impl Reader<'_> {
                 place.enter(State::ConnackCode);
                 None
             }
-            State::ConnackCode => {
-                place.enter(if self.version == Version::V5 { State::PropertiesLength } else { State::Rest });
-                Some(Event::Connack { session: place.at == 1, code: byte })
-            }
+            State::ConnackCode => Some(self.connack_code(place, byte)?),
             State::Identifier => self.identifier(place, byte)?,
             State::Property => {
                 begin_property(place, kept, byte)?;
@@ -280,7 +285,7 @@ impl Reader<'_> {
         }
         let (left, is_v3) = (place.left, self.version == Version::V3);
         let (state, fits) = match Kind::of(place.head, self.version).ok_or(Malformed)? {
-            Kind::Connack => (State::Flags, if is_v3 { left == 2 } else { left > 2 }),
+            Kind::Connack => (State::Flags, left >= 2),
             Kind::Publish => (State::TopicLength, left > 2),
             Kind::Puback => (State::Identifier, if is_v3 { left == 2 } else { left >= 2 }),
             Kind::Suback => (State::Identifier, left > 2),
@@ -289,6 +294,17 @@ impl Reader<'_> {
         };
         place.enter(state);
         if fits { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// The code of a CONNACK. A server that does not speak the client's version refuses it in its own: in MQTT 3.1.1
+    /// nothing follows the code.
+    fn connack_code(&self, place: &mut Place, number: u8) -> Result<Event, Malformed> {
+        let version = if place.left == 0 { Version::V3 } else { Version::V5 };
+        if number == 0 && version != self.version {
+            return Err(Malformed);
+        }
+        place.enter(if version == Version::V5 { State::PropertiesLength } else { State::Rest });
+        Ok(Event::Connack { session: place.at == 1, code: Code { version, number } })
     }
 
     /// The bytes of a packet that come after its properties, if it is the awaited one.

@@ -163,8 +163,53 @@ fn requests_are_written_as_they_are_typed() {
         (Settings { headers: vec!["connection: close".to_owned()], ..Settings::default() }, "itself"),
         (Settings { headers: vec!["Host: a".to_owned(), "HOST: b".to_owned()], ..Settings::default() }, "one Host"),
         (Settings { path: text("/a#b"), ..Settings::default() }, "neither spaces nor #"),
+        (
+            Settings { path: text("/{token}"), proof: text("token"), status: Some(204), ..Settings::default() },
+            "no body",
+        ),
+        (Settings { headers: vec!["Content-Length: 1".to_owned()], ..Settings::default() }, "leave it out"),
+        (Settings { headers: vec!["X-\u{e9}".to_owned()], ..Settings::default() }, "write it as in"),
+        (Settings { headers: vec!["X: \u{e9}{m}".to_owned()], ..Settings::default() }, "character 5, \"{m}\""),
     ] {
         let error = Http::new(&settings).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
+}
+
+/// What was typed stands in an error, unless it is a secret or may be one.
+#[test]
+fn no_error_shows_a_secret() {
+    for header in [
+        "Authorization: Bearer se{cret",
+        "Authorization: Bearer se}cret",
+        "Authorization: Bearer secret\nX",
+        "Authorization : Bearer secret",
+        "Authorization Bearer secret",
+        "X-Api-Key: se\\cret",
+    ] {
+        let settings = Settings { headers: vec![header.to_owned()], ..Settings::default() };
+        let error = Http::new(&settings).unwrap_err().to_string();
+        assert!(error.contains("***") && !error.contains("cret"), "{error}");
+    }
+    for password in ["se{cret}", "se}cret", "se\\cret"] {
+        let settings =
+            Settings { user: Some("me".to_owned()), password: Some(password.to_owned()), ..Settings::default() };
+        for error in [Mqtt::new(&settings).unwrap_err(), Nats::new(&settings).unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.contains("character 3, \"***\"") && !error.contains("cret"), "{error}");
+        }
+    }
+}
+
+/// Connections go to the ports of the first address in turn, then to those of the next, as `Routes` has it.
+#[test]
+fn each_request_names_the_address_that_it_goes_to() {
+    let hosts = ["10.0.0.1", "[::1]"].map(str::to_owned).to_vec();
+    let authority = Authority { hosts, first_port: 80, ports: 2, default_port: 80 };
+    let written = |number| {
+        let mut host = Vec::new();
+        authority.write(number, &mut host);
+        String::from_utf8(host).unwrap()
+    };
+    assert_eq!([0, 1, 2, 3, 4].map(written), ["10.0.0.1", "10.0.0.1:81", "[::1]", "[::1]:81", "10.0.0.1"]);
 }

@@ -280,7 +280,7 @@ fn settings_are_checked() {
     let made = made(&|s| {
         (s.path, s.subprotocol) = (text("/room/{n}?t={token}"), text("chat, v2"));
         s.headers = vec!["Authorization: Bearer {n}".to_owned()];
-        s.server = Some(Authority { host: "h".to_owned(), first_port: 8_000, ports: 10, default_port: 80 });
+        s.server = Some(Authority { hosts: vec!["h".to_owned()], first_port: 8_000, ports: 10, default_port: 80 });
     });
     let mut request = Vec::new();
     assert!(made.unwrap().open(13, 0, &mut request));

@@ -106,7 +106,7 @@ pub fn failures(document: &ClientDocument, server: Option<&ServerDocument>) -> M
             } @else {
                 dl.causes { @for (cause, number) in &document.errors {
                     dt { b { (count(*number)) } " " (cause.name()) }
-                    dd { (sentence(*cause)) }
+                    dd { (sentence(*cause, &document.protocol)) }
                 } }
                 @if let Some(remark) = refused_in_part(document) { p { (remark) "." } }
             }
@@ -213,9 +213,7 @@ pub fn fanout(fanout: &FanoutDocument) -> Markup {
 
 fn publication(one: &PublicationDocument) -> Vec<String> {
     let counts = [one.number.into(), one.receipts.once, one.receipts.missed, one.receipts.twice, one.receipts.lost];
-    let late = if one.intended_seconds.is_some() { time(one.said_after_us) } else { "never".to_owned() };
-    let times = [one.p50, one.p99, one.p999, one.last_us].map(|us| measured(one.receipts.received, time(us)));
-    counts.map(count).into_iter().chain(times).chain([late]).collect()
+    counts.map(count).into_iter().chain(render::times(one)).collect()
 }
 
 /// The figures of a storm.

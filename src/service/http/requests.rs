@@ -17,6 +17,8 @@ pub enum Fault {
     BodyTooLong,
     /// It expects something that is not known here.
     Expectation,
+    /// It asks for a tunnel (CONNECT). An answer like others would tell its client that there is one (RFC 9110, 9.3.6).
+    Tunnel,
     /// It did not come in time.
     Late,
     /// There is no room for one more request that is incomplete.
@@ -61,6 +63,7 @@ impl Fault {
             }
             Fault::BodyTooLong => Response::text(413, "the body is too long\n"),
             Fault::Expectation => Response::text(417, "only 100-continue can be expected\n"),
+            Fault::Tunnel => Response::text(501, "no tunnels are made\n"),
             Fault::Late => Response::text(408, "the request did not come in time\n"),
             Fault::NoRoom => Response::text(503, "too many requests are incomplete\n"),
         }
@@ -70,7 +73,7 @@ impl Fault {
     pub fn count(self, counters: &Counters) {
         let counter = match self {
             Fault::Malformed(Malformed::TooLong) | Fault::BodyTooLong => &counters.requests_too_long,
-            Fault::Malformed(_) | Fault::Expectation => &counters.requests_malformed,
+            Fault::Malformed(_) | Fault::Expectation | Fault::Tunnel => &counters.requests_malformed,
             Fault::Late => &counters.requests_late,
             Fault::NoRoom => &counters.requests_without_room,
         };
@@ -321,6 +324,9 @@ impl Requests {
         if head.fields.list("expect").any(|expected| !expected.eq_ignore_ascii_case(b"100-continue")) {
             return Err(Fault::Expectation);
         }
+        if head.method == "CONNECT" {
+            return Err(Fault::Tunnel);
+        }
         match head.body {
             Body::Length(body) if body > self.longest_body as u64 => Err(Fault::BodyTooLong),
             Body::Length(body) => Ok(Rest::Until(length + body as usize)),
@@ -428,6 +434,7 @@ mod tests {
         assert_eq!(fault(&chunked(&"1;a\r\nx\r\n".repeat(5_000))), Fault::BodyTooLong);
         assert_eq!(fault(&chunked(&format!("0\r\nx: {}", "x".repeat(9_000)))), Fault::Malformed(Malformed::TooLong));
         assert_eq!(fault("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n"), Fault::Expectation);
+        assert_eq!(fault("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"), Fault::Tunnel);
         assert_eq!(fault("\u{16}\u{3}\u{1}"), Fault::Malformed(Malformed::Syntax));
         let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(LONGEST_HEAD));
         let each: Vec<usize> = (0..=long.len()).collect();

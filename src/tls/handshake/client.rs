@@ -8,6 +8,7 @@ use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnectio
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::kernel::KernelConnection;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::files::{Pem, why};
@@ -128,9 +129,20 @@ fn roots(trust: &Trust) -> Result<RootCertStore> {
 }
 
 /// Trusts anyone. The signature of the handshake is still checked: it is the proof that the server has the key of the
-/// certificate that it sent.
+/// certificate that it sent. A certificate that cannot be read, such as one of X.509 version 1, has no key to check it with.
 #[derive(Debug)]
 struct NoVerifier(Arc<CryptoProvider>);
+
+/// What was found of the signature of a handshake, which holds unless it was the certificate that could not be read.
+fn unless_unreadable(
+    cert: &CertificateDer<'_>,
+    verified: std::result::Result<HandshakeSignatureValid, rustls::Error>,
+) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+    match verified {
+        Err(_) if ParsedCertificate::try_from(cert).is_err() => Ok(HandshakeSignatureValid::assertion()),
+        verified => verified,
+    }
+}
 
 impl ServerCertVerifier for NoVerifier {
     fn verify_server_cert(
@@ -150,7 +162,10 @@ impl ServerCertVerifier for NoVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        unless_unreadable(
+            cert,
+            verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms),
+        )
     }
 
     fn verify_tls13_signature(
@@ -159,7 +174,10 @@ impl ServerCertVerifier for NoVerifier {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        unless_unreadable(
+            cert,
+            verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms),
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -44,10 +44,19 @@ fn problem(error: &CertificateError) -> CertificateProblem {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             CertificateProblem::WrongPurpose
         }
-        // An error of webpki, whose type rustls does not show.
-        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-            CertificateProblem::WrongPurpose
-        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => CertificateProblem::UnknownSignature,
+        error if is_of_webpki(error, "CaUsedAsEndEntity") => CertificateProblem::WrongPurpose,
+        error if is_old_version(error) => CertificateProblem::OldVersion,
         _ => CertificateProblem::Unusable,
     }
+}
+
+/// Whether a certificate is none of X.509 version 3.
+pub(super) fn is_old_version(error: &CertificateError) -> bool {
+    is_of_webpki(error, "UnsupportedCertVersion")
+}
+
+/// Whether it is the error of webpki of this name, whose type rustls does not show.
+fn is_of_webpki(error: &CertificateError, name: &str) -> bool {
+    matches!(error, CertificateError::Other(other) if other.to_string().contains(name))
 }

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::failure::is_old_version;
 use crate::error::{ConfigError, Errno, NotPem, Result, TlsFile, TlsProblem};
 use crate::sys::open_without_waiting;
 
@@ -132,6 +133,9 @@ impl Pem {
                 rustls::Error::InconsistentKeys(_) => key.refused(TlsFile::Key, TlsProblem::OtherKey),
                 // Its own text names kinds that it knows in part.
                 rustls::Error::General(_) => key.refused(TlsFile::Key, TlsProblem::UnknownKey),
+                rustls::Error::InvalidCertificate(problem) if is_old_version(&problem) => {
+                    certificates.refused(TlsFile::Certificates, TlsProblem::OldVersion)
+                }
                 rustls::Error::InvalidCertificate(_) => {
                     certificates.refused(TlsFile::Certificates, TlsProblem::Unusable(why(&error)))
                 }

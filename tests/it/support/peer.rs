@@ -24,7 +24,12 @@ impl Peer {
     /// Calls `serve` for each accepted connection, one after the other. The connection is kept if that returns `true`, and
     /// closed otherwise.
     pub fn start(serve: impl Fn(&mut TcpStream) -> bool + Send + 'static) -> Peer {
-        let listener = TcpListener::bind(("127.0.0.1", free_ports(1))).unwrap();
+        Peer::start_at(Ipv4Addr::LOCALHOST, serve)
+    }
+
+    /// The same at another address of this host, or at all of them.
+    pub fn start_at(ip: Ipv4Addr, serve: impl Fn(&mut TcpStream) -> bool + Send + 'static) -> Peer {
+        let listener = TcpListener::bind((ip, free_ports(1))).unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {

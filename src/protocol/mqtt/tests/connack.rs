@@ -75,12 +75,34 @@ fn limits_of_the_server_are_checked() {
     assert_eq!(limit(&|properties| properties.receive_max = Some(1)), Verdict::Proof);
 }
 
+/// A server that speaks another version refuses the client in that one, and some write codes of MQTT 5 without properties.
+#[test]
+fn a_refusal_may_come_in_the_other_version() {
+    let (v3, v5) = (made(settings(Version::V3, 0)), made(settings(Version::V5, 0)));
+    for (dialect, bytes, code) in [
+        (&v5, &[0x20, 2, 0, 1][..], 0x84),
+        (&v5, &[0x20, 2, 0, 5], 0x87),
+        (&v5, &[0x20, 2, 0, 0x84], 0x84),
+        (&v3, &[0x20, 2, 0, 0x84], 0x84),
+        (&v3, &[0x20, 3, 0, 0x84, 0], 0x84),
+        (&v3, &[0x20, 7, 0, 0x87, 4, 0x1f, 0, 1, b'a'], 0x87),
+    ] {
+        for each in 1..=bytes.len() {
+            let cuts = std::iter::repeat_n(each, bytes.len());
+            let verdicts = follow(dialect, &[Some(exchange(Purpose::Open(0)))], bytes, cuts).0;
+            assert_eq!(verdicts, [reason(MqttPacket::Connack, code)], "{bytes:x?} in pieces of {each}");
+        }
+    }
+}
+
 #[test]
 fn what_no_server_may_say_in_connack() {
     let (v3, v5) = (made(settings(Version::V3, 1)), made(settings(Version::V5, 1)));
     let connect = Some(exchange(Purpose::Open(0)));
-    let malformed: [(&Mqtt, &[u8]); 22] = [
+    let malformed: [(&Mqtt, &[u8]); 24] = [
         (&v3, &[0x20, 3, 0, 0, 0]),
+        (&v3, &[0x20, 3, 0, 1, 0]),
+        (&v5, &[0x20, 2, 0, 6]),
         (&v3, &[0x20, 2, 2, 0]),
         (&v3, &[0x20, 2, 0, 6]),
         (&v3, &[0x21, 2, 0, 0]),
