@@ -70,7 +70,7 @@ pub struct Ports {
 pub enum Choice {
     /// This port.
     Port(u16),
-    /// None now, but one in a moment: its socket is being closed.
+    /// None now, but one in a moment: its socket is being closed, or it rests.
     Soon,
     /// None.
     Exhausted,
@@ -159,6 +159,15 @@ impl Ports {
             let found = after(&mut spares.free, CLOSING).or_else(|| after(&mut spares.resting, REST));
             found.unwrap_or(if spares.free.is_empty() { Choice::Exhausted } else { Choice::Soon })
         })
+    }
+
+    /// A port for a connection that comes back in place of one that is over. Where no other is left it waits for those that
+    /// rest: the kernel may close a socket of this client later than expected, and another socket seemed to have its port.
+    pub fn anew(&self, number: u64, now: Instant) -> Choice {
+        match self.another(number, now) {
+            Choice::Exhausted if self.of_route(number, |spares| !spares.resting.is_empty()) => Choice::Soon,
+            choice => choice,
+        }
     }
 
     /// A connection is over, and its port may serve another.
@@ -316,7 +325,9 @@ mod tests {
         assert_eq!(first(5, CLOSING), Choice::Exhausted);
         ports.rest(3, 40_002, now);
         assert_eq!(ports.another(3, now), Choice::Exhausted, "it was in use a moment ago");
-        assert_eq!(ports.another(3, now + REST), Choice::Port(40_002));
+        assert_eq!(ports.anew(3, now), Choice::Soon, "one that comes back waits for it");
+        assert_eq!(ports.anew(3, now + REST), Choice::Port(40_002));
+        assert_eq!(ports.anew(3, now + REST), Choice::Exhausted);
     }
 
     #[test]

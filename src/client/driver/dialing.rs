@@ -46,9 +46,9 @@ impl ClientDriver {
         let number = self.number(index);
         let started = Instant::now();
         // A connection that comes back has its predecessor's number, whose port may still be in use.
-        let is_anew = self.storm.as_ref().is_some_and(|storm| storm.is_anew(index));
+        let is_anew = self.is_anew(index);
         let ports = &self.config.ports;
-        let port = if is_anew { ports.another(number, started) } else { ports.first(number, started) };
+        let port = if is_anew { ports.anew(number, started) } else { ports.first(number, started) };
         let dialed =
             self.dial_from(connections, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
         self.config.progress.tried.add(u64::from(dialed));
@@ -69,7 +69,8 @@ impl ClientDriver {
         if is_late && !connections.clock().was_suspended_since(attempt.started) {
             return Ok(self.not_dialed(attempt.index, Errno::EADDRNOTAVAIL));
         }
-        let port = self.config.ports.another(number, now);
+        let ports = &self.config.ports;
+        let port = if self.is_anew(attempt.index) { ports.anew(number, now) } else { ports.another(number, now) };
         let dialed = self.dial_from(connections, attempt, port)?;
         if let (Choice::Port(port), false) = (port, dialed) {
             self.config.ports.give_back(number, port, now);
@@ -78,6 +79,11 @@ impl ClientDriver {
             self.again.push_front(attempt);
         }
         Ok(dialed)
+    }
+
+    /// Whether a connection comes back in place of one that is over.
+    fn is_anew(&self, index: u32) -> bool {
+        self.storm.as_ref().is_some_and(|storm| storm.is_anew(index))
     }
 
     /// Dials a connection from a source port, or counts it as failed if there is none. `false` if there is no slot
