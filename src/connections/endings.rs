@@ -193,13 +193,13 @@ impl Endings {
         self.untold.pop_front()
     }
 
-    /// A live connection has ended: gives its place back.
+    /// A live connection has ended: gives its place back. Where it was to be closed for a reason of its own, that is the
+    /// reason, whatever became of the last bytes: a peer may be gone before it has the alert that tells it why.
     fn leave<S, R>(&mut self, parts: &Parts<'_, S, R>, conn: ConnId, reason: CloseReason) {
         parts.leave();
-        if !self.deferred.is_empty() {
-            self.deferred.remove(&conn);
-        }
-        self.tell(conn, reason);
+        let earlier = if self.deferred.is_empty() { None } else { self.deferred.remove(&conn) };
+        let earlier = earlier.map(|(_, earlier)| earlier).filter(|earlier| *earlier != CloseReason::Local);
+        self.tell(conn, earlier.unwrap_or(reason));
     }
 
     /// Queues an ended connection to be dismantled when there is time.

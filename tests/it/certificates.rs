@@ -65,3 +65,25 @@ fn a_certificate_without_a_subject_alternative_name_is_for_no_name() {
     let run = client(&format!("{} --tls --sni localhost --connections 3 --ca {}", peer.at(), authority.file()));
     run.failed("tls_certificate_wrong_name", 3, "no CN");
 }
+
+/// A server may be gone before it has the alert that tells it why. What was found of its certificate is the cause all the
+/// same.
+#[test]
+fn the_cause_of_a_failed_handshake_is_not_what_became_of_the_alert() {
+    let authority = Authority::new();
+    let config = Arc::new(authority.sign("server", &["127.0.0.1"]).foreign_server());
+    let peer = Peer::with_threads(move |mut stream| {
+        let mut connection = rustls::ServerConnection::new(config.clone()).unwrap();
+        while connection.wants_read() && !connection.wants_write() {
+            connection.read_tls(&mut stream).unwrap();
+            connection.process_new_packets().unwrap();
+        }
+        while connection.wants_write() {
+            connection.write_tls(&mut stream).unwrap();
+        }
+        reset(stream);
+    });
+    let stranger = Authority::new();
+    let run = client(&format!("{} --tls --connections 40 --ca {}", peer.at(), stranger.file()));
+    run.failed("tls_certificate_unknown_issuer", 40, "--ca");
+}
