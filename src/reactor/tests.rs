@@ -204,6 +204,9 @@ const QUICK: Timing = Timing {
 /// Peers at a time.
 const PEERS: usize = 24;
 
+/// The time within which an expected event must happen, on a machine that is busy with other things too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl World {
     /// A few slots in two rings, so that slots are reused all the time, and the rings are full now and then.
     fn new(seed: u64, filtered: bool) -> World {
@@ -401,12 +404,13 @@ impl World {
         self.peers.clear();
         self.reactor.connections.stop_listening()?;
         let mut closing = Closing::new(CloseMode::Immediate, Pace::UNPACED);
-        let mut passes = 0;
+        let began = Instant::now();
         while closing.turn(&mut self.reactor.connections, Instant::now())? != Schedule::Finished {
             self.reactor.tell_ended()?;
             self.pass()?;
-            passes += 1;
-            assert!(passes < 100_000, "{} slots are never freed", self.reactor.connections.in_use());
+            assert!(began.elapsed() < PATIENCE, "{} slots are never freed", self.reactor.connections.in_use());
+            // What is still under way may need another thread of the kernel.
+            std::thread::yield_now();
         }
         let Reactor { connections, driver, .. } = &mut self.reactor;
         assert!(driver.standing.is_empty() && driver.dialing.is_empty());

@@ -213,6 +213,8 @@ fn a_silent_target_is_distinguished_from_a_dead_one() {
 fn a_target_that_never_accepts_is_reported() {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let port = free_ports(1);
+    // Connections of an earlier run of the tests may be in TIME_WAIT.
+    listener.set_reuse_address(true).unwrap();
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
     listener.listen(2).unwrap();
     let run = client(&format!("{} --connections 20 --connect-timeout 1s --reply-timeout 1s", at(port, 1)));
@@ -525,9 +527,7 @@ fn a_signal_ends_a_server_whose_peer_does_not_read() {
 fn a_signal_stops_a_client_amid_the_ramp() {
     let server = Server::start(2, "--json -");
     let mut client = Client::start(&format!("{} --connections 10000 --rate 200/s", server.at()));
-    client.running.until("some connections are live", |out| {
-        out.lines().any(|line| line.starts_with("ramp") && !line.contains(" 0 live"))
-    });
+    client.running.until("some connections are live", has_live_ones);
     client.running.signal(libc::SIGINT);
     stopped_early(&client.finish(), 10_000);
     let totals = server.stop().last_document();
@@ -554,10 +554,15 @@ fn a_signal_gives_up_connects_in_flight() {
 fn a_signal_stops_a_client_at_full_speed() {
     let server = Server::start(10, "");
     let mut client = Client::start(&format!("{} --connections 200000", server.at()));
-    client.running.until("the ramp is under way", |out| out.lines().any(|line| line.starts_with("ramp")));
+    client.running.until("some connections are live", has_live_ones);
     client.running.signal(libc::SIGTERM);
     stopped_early(&client.finish(), 200_000);
     server.stop();
+}
+
+/// Whether a client has said that some of its connections are live, while it still dials.
+fn has_live_ones(out: &str) -> bool {
+    out.lines().any(|line| line.starts_with("ramp") && !line.contains(" 0 live"))
 }
 
 fn stopped_early(run: &ClientRun, requested: u64) {

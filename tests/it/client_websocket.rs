@@ -100,9 +100,9 @@ fn unasked_frames_of_a_server_are_answered_or_passed_over() {
         ];
         said.into_iter().all(|said| socket.send(said).is_ok()) && echoes(socket, message)
     });
-    let words = "--protocol websocket --proof echo --interval 100ms --hold 300ms";
-    client(&format!("{} --connections 20 {words}", peer.at())).held(20);
-    assert!(pongs.load(Ordering::Acquire) >= 3 * 20, "step 1, two audits, and messages");
+    let arguments = format!("{} --connections 20 --protocol websocket --proof echo --interval 100ms", peer.at());
+    // Those of step 1, of an audit, and of messages.
+    client_until("pongs", || pongs.load(Ordering::Acquire) >= 3 * 20, &arguments).held(20);
 }
 
 #[test]
@@ -166,11 +166,12 @@ fn a_refused_handshake_is_told_by_its_status() {
 #[test]
 fn keepalives_are_sent_whatever_the_run_does() {
     let (peer, seen) = tungstenite(echoes);
-    let words = "--protocol websocket --proof echo --keepalive-interval 1s --hold 2500ms";
+    let arguments = format!("{} --connections 30 --protocol websocket --proof echo --keepalive-interval 1s", peer.at());
+    let pings = || seen.pings.load(Ordering::Acquire);
     let begun = Instant::now();
-    let run = client(&format!("{} --connections 30 {words}", peer.at()));
+    let run = client_until("two keepalives each", || pings() >= 2 * 30, &arguments);
     run.held(30);
-    let pings = seen.pings.load(Ordering::Acquire);
+    let pings = pings();
     // Each connection has its turn once a second, however long the run takes.
     let most = 30 * (begun.elapsed().as_secs() + 2);
     assert!((2 * 30..=most).contains(&pings) && run.number("keepalives") >= 2 * 30, "{pings} pings: {}", run.json);

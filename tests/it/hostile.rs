@@ -410,7 +410,7 @@ fn a_loopback_device_that_is_down_is_a_wall_of_its_own() {
         assert_eq!(run.json["walls"][0]["wall"], "loopback", "{}", run.json);
         // A server that listens there says so when it starts, and serves once the device is up.
         for output in ["", "--json -"] {
-            let server = Server::start_as_at(c1m(), 8888, 1, &format!("--bind 127.0.0.1 {output}"));
+            let server = Server::start(1, &format!("--bind 127.0.0.1 {output}"));
             eventually("the server says that nobody reaches it", || {
                 let said = server.running.err();
                 said.contains(

@@ -6,7 +6,10 @@ use std::net::{Shutdown, TcpStream};
 
 use c1m::internal::sys::Resource;
 
-use crate::support::{Client, Server, at, c1m_after, client, connected, echoes, number, reset, wait_for_established};
+use crate::storm::last_stats;
+use crate::support::{
+    Client, Server, at, c1m_after, client, connected, echoes, eventually, number, reset, wait_for_established,
+};
 
 /// With few descriptors a ring's table is small, and 3,000 connections need 16 of them.
 const SMALL_TABLES: &str = "ulimit -n 200";
@@ -97,15 +100,12 @@ fn new_connections_wait_for_room_that_resets_are_about_to_make() {
 
 #[test]
 fn a_stopped_client_and_a_killed_one_leave_the_server_empty() {
-    let mut server = Server::start(2, "--stats-interval 50ms --json -");
-    for signal in [libc::SIGINT, libc::SIGKILL] {
+    let server = Server::start(2, "--stats-interval 50ms --json -");
+    for (signal, opened) in [(libc::SIGINT, 800), (libc::SIGKILL, 1_600)] {
         let mut client = Client::start(&format!("{} --connections 800 --hold 60s", server.at()));
         client.running.until("the client holds", |out| out.contains("hold "));
         client.running.signal(signal);
-        server.running.until("the server is empty again", |out| {
-            let last = out.lines().last().unwrap_or_default();
-            last.contains(r#""live":0,"#) && !last.contains(r#""opened":0,"#)
-        });
+        eventually("the server is empty again", || last_stats(&server) == Some([0, opened]));
     }
     let document = server.stop().last_document();
     assert_eq!((number(&document, "accepted"), number(&document, "closed")), (1_600, 1_600), "{document}");

@@ -15,8 +15,11 @@ use broker::{Broker, Rules};
 fn a_server_is_proved_end_to_end() {
     for piece in [1, 7, usize::MAX] {
         let broker = Broker::start(Rules { piece, pushes: Some("news.today"), ..Rules::default() });
-        let words = "--subscribe news.> --interval 50ms --hold 300ms";
-        let run = client(&format!("{} --connections 10 --first-number 1000 {words}", broker.at()));
+        let run = client_until(
+            "messages between the audits",
+            || broker.seen(|seen| seen.messages > 3 * 10),
+            &format!("{} --connections 10 --first-number 1000 --subscribe news.> --interval 50ms", broker.at()),
+        );
         run.held(10);
         assert_eq!((&run.json["protocol"], &run.json["proof"]), (&"nats".into(), &"end-to-end".into()));
         assert!(number(&run.json["echo_latency_us"], "count") > 10, "{}", run.json);
@@ -35,7 +38,9 @@ fn a_server_is_proved_end_to_end() {
 #[test]
 fn a_ping_proves_a_sign_of_life() {
     let broker = Broker::start(Rules::default());
-    let run = client(&format!("{} --connections 20 --proof ping --interval 50ms --hold 300ms", broker.at()));
+    let pings = || broker.seen(|seen| seen.pings.values().sum::<u64>());
+    let arguments = format!("{} --connections 20 --proof ping --interval 50ms", broker.at());
+    let run = client_until("pings between the audits", || pings() > 3 * 20, &arguments);
     run.held(20);
     assert_eq!(run.json["proof"], "liveness");
     broker.seen(|seen| {

@@ -12,7 +12,7 @@ mod server;
 mod tls;
 mod wait;
 
-pub use client::{Client, ClientRun, client};
+pub use client::{Client, ClientRun, client, client_until};
 pub use namespaces::{in_own_mounts, in_own_network, mount, unmount};
 pub use peer::{Peer, connected, echo, echoes, read_until, reset, wait_for_established};
 pub use ports::{claim_ports, free_ports, is_free};

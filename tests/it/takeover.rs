@@ -64,6 +64,12 @@ impl House {
         Running::start(command)
     }
 
+    /// Waits until a server that was killed has its ports no more: the kernel takes its rings apart in the background, on a
+    /// busy machine perhaps for longer than the start of the next server waits.
+    fn until_its_ports_are_free(&self) {
+        eventually("its ports are free", || (self.port..self.port + self.ports).all(is_free));
+    }
+
     /// A connection to one of the ports.
     fn connect(&self, number: usize) -> TcpStream {
         let port = self.port + number as u16 % self.ports;
@@ -295,8 +301,7 @@ fn in_the_middle(house: &House) -> Middle {
         successor.wait();
         server.running.signal(libc::SIGKILL);
         server.running.wait();
-        // The kernel takes its rings apart in the background, and has its ports until then.
-        eventually("its ports are free", || (house.port..house.port + house.ports).all(is_free));
+        house.until_its_ports_are_free();
         None
     })
 }
@@ -376,6 +381,7 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
     // Two listeners, three maps and the terms; and of each shard its ring buffer, entries and addresses.
     assert_eq!(manager.kept.len(), 2 + 3 + 1 + 2 * 3, "{:?}", manager.kept.keys());
     let mut silent = house.crowd(300);
+    let mut all_lost = 0;
     for turn in 0..3 {
         eventually("all sleep", || counts(&server.running) == (300, 300));
         let mut awake = house.crowd(20);
@@ -386,14 +392,18 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
         let mut early: Vec<_> = (0..10).map(|number| house.connect(number)).collect();
         server = start(&mut manager);
         let said = ready(&server.running);
-        assert_eq!((number(&said, "taken_over"), number(&said, "lost_in_takeover")), (300, 20), "turn {turn}");
+        let [taken, lost] = ["taken_over", "lost_in_takeover"].map(|name| number(&said, name));
         let mut back = [0; 8];
         silent[turn].read_exact(&mut back).unwrap();
         assert_eq!(back, *b"anybody?");
         audit(&mut early, "early");
         audit(&mut silent, "good morning");
-        assert!(!awake.iter_mut().any(answers), "connections without a server");
+        // On a busy machine some have fallen asleep before the server was killed. The others are connections without a server.
+        let asleep = awake.iter_mut().map(answers).filter(|answers| *answers).count() as u64;
+        assert_eq!((taken, lost), (300 + asleep, 20 - asleep), "turn {turn}");
+        all_lost += lost;
     }
+    assert!(all_lost > 0, "all had fallen asleep before the server was killed");
     server.stop();
 }
 
@@ -538,6 +548,7 @@ fn a_server_starts_afresh_where_none_answers() {
         server.running.signal(libc::SIGKILL);
         server.running.wait();
         assert!(house.path().exists());
+        house.until_its_ports_are_free();
         let server = house.server("");
         assert_eq!(number(&ready(&server.running), "taken_over"), 0);
         audit(&mut house.crowd(5), "afresh");

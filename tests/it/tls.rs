@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
+use crate::hibernation::all_asleep;
 use crate::support::*;
 
 /// Bytes that differ from one place to the next.
@@ -519,11 +520,11 @@ fn protocols_are_spoken_over_tls() {
 
 #[test(Hibernation)]
 fn a_connection_sleeps_and_wakes_with_its_session() {
-    let (mut server, authority) = server("--hibernate 100ms --stats-interval 100ms");
+    let (server, authority) = server("--hibernate 100ms --stats-interval 20ms");
     let mut stream = authority.connected(server.port);
     for round in 0..3 {
         echoes_securely(&mut stream, &bytes(500 + round));
-        server.running.until("it sleeps", |out| out.lines().last().is_some_and(|line| line.contains(r#""asleep":1"#)));
+        all_asleep(&server, 1);
     }
     stream.conn.refresh_traffic_keys().unwrap();
     echoes_securely(&mut stream, b"awake");

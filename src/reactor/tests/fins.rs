@@ -12,7 +12,7 @@ use crate::reply::Reply;
 use crate::sys::{Doorbell, Filter, skips};
 use crate::token::ConnId;
 
-use super::QUICK;
+use super::{PATIENCE, QUICK};
 
 /// Echoes, and records its calls in order.
 #[derive(Default)]
@@ -61,9 +61,6 @@ const PEERS: usize = 400;
 
 /// Accepts in flight. Each occupies a slot.
 const ACCEPTS: u64 = 8;
-
-/// The time within which an expected event must happen, on a machine that is busy with other things too.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Scene {
     /// Opens `PEERS` connections, behind a filter or in polls.

@@ -45,7 +45,7 @@ fn steps(reactor: &Reactor<Counting>) -> usize {
 
 /// Passes, each of which has a message, until so many steps were taken. No pass takes more than it may.
 fn pass_until(reactor: &mut Reactor<Counting>, enough: usize) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     while steps(reactor) < enough {
         assert!(Instant::now() < deadline, "{} steps of {enough}", steps(reactor));
         reactor.connections.counters().messages.add(1);

@@ -244,7 +244,7 @@ fn a_peer_that_dials_anew_is_caught() {
     let checkpoint = scene.put_to_sleep(ours, 6);
     // In repair mode a socket goes without a word. The peer has forgotten the connection, and dials from the same port.
     assert!(repair::checkpoint(&theirs).unwrap().is_some());
-    drop(theirs);
+    drop(repair::blank(theirs, &checkpoint.tuple).unwrap());
     let _again = dial(checkpoint.tuple.remote, checkpoint.tuple.local, libc::SOCK_NONBLOCK);
     let syn = scene.next_caught();
     assert_eq!((syn.index, syn.tuple, syn.bytes[13] & 2), (6, checkpoint.tuple, 2));

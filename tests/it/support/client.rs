@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::process::{Finished, Outlet, Running};
 use super::program::c1m;
 use super::schema::number;
+use super::wait::eventually;
 
 /// A running c1m client, which writes its result to a file.
 pub struct Client {
@@ -28,15 +29,35 @@ impl Client {
     }
 
     /// Starts a client by a prepared command, with the given standard output.
-    pub fn start_as(mut command: Command, out: Outlet, arguments: &str) -> Client {
+    pub fn start_as(command: Command, out: Outlet, arguments: &str) -> Client {
+        let start = |command| Running::with_outlets(command, out, Outlet::File);
+        Client::start_by(
+            start,
+            command,
+            &[("--target", "--target-ip", "127.0.0.1"), ("--hold", "--hold", "0s")],
+            arguments,
+        )
+    }
+
+    /// Starts a client that audits and closes when the test says so.
+    pub fn steered(arguments: &str) -> Client {
+        let defaults = [("--target", "--target-ip", "127.0.0.1")];
+        Client::start_by(Running::with_input, c1m(), &defaults, &format!("{arguments} --steer"))
+    }
+
+    /// Starts a client with defaults: each with the word whose absence calls for it, a flag and its value.
+    fn start_by(
+        start: impl FnOnce(Command) -> Running,
+        mut command: Command,
+        defaults: &[(&str, &str, &str)],
+        arguments: &str,
+    ) -> Client {
         let dir = tempfile::tempdir().unwrap();
         command.arg("client").args(arguments.split_whitespace()).arg("--json").arg(dir.path().join("json"));
-        for (given, flag, value) in [("--target", "--target-ip", "127.0.0.1"), ("--hold", "--hold", "0s")] {
-            if !arguments.contains(given) {
-                command.args([flag, value]);
-            }
+        for (_, flag, value) in defaults.iter().filter(|(given, ..)| !arguments.contains(given)) {
+            command.args([flag, value]);
         }
-        Client { running: Running::with_outlets(command, out, Outlet::File), dir }
+        Client { running: start(command), dir }
     }
 
     /// Waits for the client's end, and checks that the numbers of its result add up.
@@ -58,6 +79,20 @@ impl Client {
 /// Runs a client to its end.
 pub fn client(arguments: &str) -> ClientRun {
     Client::start(arguments).finish()
+}
+
+/// Runs a client that audits, sends what its options say until there was `enough` of it, audits once more, and closes. How
+/// much is sent in a given time would depend on what else the machine does.
+pub fn client_until(what: &str, mut enough: impl FnMut() -> bool, arguments: &str) -> ClientRun {
+    let mut client = Client::steered(arguments);
+    client.running.say("audit");
+    eventually(what, || {
+        assert!(!client.running.has_ended(), "it ended before {what}");
+        enough()
+    });
+    client.running.say("audit");
+    client.running.say("close");
+    client.finish()
 }
 
 impl ClientRun {

@@ -46,6 +46,7 @@ fn one_connection(seed: u64, catcher: Catcher, steps: &[(Step, Duration)]) -> Ke
     const OTHERS: u32 = 3;
     // A full ring buffer and a host without memory lose segments too.
     let loses = catcher.network.lost > 0 || catcher.records < 16 || catcher.faults.send > 0;
+    let comes_again = loses || catcher.faults.restore > 0;
     // Where the table has no place for the others, they keep their slots for ever.
     let slots = if catcher.places == 1 { 40 } else { OTHERS };
     let night = Night::new(seed, slots, 40, catcher);
@@ -79,9 +80,10 @@ fn one_connection(seed: u64, catcher: Catcher, steps: &[(Step, Duration)]) -> Ke
             Step::FillSlots => spoken.extend(night.come(OTHERS as usize, at, MILLI / 100)),
         }
     }
-    // What was kept last is pushed last; everything is heard by the end. A segment that gets lost comes again after 2 s at
-    // most, and of those that get lost one in three does so: 30 in a row are not.
-    let end = at + SECOND * if loses { 60 } else { 5 };
+    // What was kept last is pushed last; everything is heard by the end. A segment that gets lost, or that finds no
+    // memory for its connection to wake, comes again after 2 s at most. That happens to one in three, and not to 30 in a
+    // row.
+    let end = at + SECOND * if comes_again { 60 } else { 5 };
     night.command(at + SECOND, Command::Echo);
     night.command(at + SECOND + MILLI, Command::PushAll);
     let (machine, seen) = night.run(end);
