@@ -19,7 +19,7 @@ use super::display::Display;
 use super::files::Files;
 use super::observer::Observer;
 use super::out::{say, show};
-use crate::client::{ClientTls, Course, Event, Pem, Trust, Workload};
+use crate::client::{ClientTls, Course, Event, Trust, Workload};
 use crate::clock::Told;
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
@@ -62,8 +62,8 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     let signals = Signals::watch()?;
     let certificate = arguments.tls.then(Certificate::new).transpose()?;
     let mut server = ServerProcess::start(arguments, goal.connections, awake, certificate.as_ref())?;
-    let tls = certificate.as_ref().map(|made| {
-        let trust = Trust::Authorities(Pem::File(made.certificates()));
+    let tls = certificate.map(|made| {
+        let trust = Trust::Authorities(made.into_authority());
         ClientTls { trust, handshake_timeout: PATIENCE, ..ClientTls::default() }
     });
     let workload =

@@ -231,3 +231,17 @@ fn a_signal_while_the_server_starts_ends_a_demo_in_order() {
     assert_eq!(figure("requested"), figure("live") + figure("failed") + figure("not_tried"), "{document}");
     assert_eq!(std::fs::read_dir(&keys).unwrap().count(), 0);
 }
+
+/// What a demo writes for its server is gone once that has read it, so a demo that is killed leaves no key behind.
+#[test]
+fn a_demo_that_is_killed_leaves_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = c1m();
+    command.env("TMPDIR", dir.path()).args(format!("demo --tls --connections 10 {}", at(free_ports(1), 1)).split(' '));
+    command.args(["--hold", "1h"]);
+    let mut running = Running::start(command);
+    running.until("it holds", |out| out.lines().any(|line| line.starts_with("hold ")));
+    running.signal(libc::SIGKILL);
+    running.wait();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

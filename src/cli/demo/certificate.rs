@@ -1,4 +1,4 @@
-//! The certificate of a demo with TLS: made for the run, and gone with it.
+//! The certificate of a demo with TLS: made for the run. Its files are gone once the server has read them.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
+use crate::client::Pem;
 use crate::command_error::{CommandError, Result};
 use crate::error::Errno;
 
 /// A certificate for 127.0.0.1 with its key, in a folder that only this user can read.
 pub(super) struct Certificate {
     folder: TempDir,
+    /// It is its own authority.
+    chain: String,
 }
 
 impl Certificate {
@@ -25,13 +28,18 @@ impl Certificate {
         // tempfile's own errors have no errno, but name the path.
         let folder = tempfile::Builder::new().prefix("c1m-demo-").tempdir().map_err(|e| refused(e.to_string()))?;
         let refused = |error: std::io::Error| refused(Errno::of(&error).to_string());
-        let certificate = Certificate { folder };
-        std::fs::write(certificate.certificates(), chain).map_err(refused)?;
+        let certificate = Certificate { folder, chain };
+        std::fs::write(certificate.certificates(), &certificate.chain).map_err(refused)?;
         std::fs::write(certificate.key(), key).map_err(refused)?;
         Ok(certificate)
     }
 
-    /// The file with the certificate, which is its own authority.
+    /// What a client trusts. The files are removed: a process that is killed leaves none of them.
+    pub fn into_authority(self) -> Pem {
+        Pem::Memory(self.chain.into_bytes())
+    }
+
+    /// The file with the certificate.
     pub fn certificates(&self) -> PathBuf {
         self.folder.path().join("server.pem")
     }
