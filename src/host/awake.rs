@@ -5,6 +5,11 @@ use crate::addresses::Address;
 use crate::memory_model::{End, Family, asleep, kept};
 use crate::plan::{self, IdleBackend, Layers, Reserve};
 
+/// What sockets of connections that wake and fall asleep all the time take of the kernel's memory, in multiples of what as
+/// many take that stand: it frees dentries and inodes late, and the pages of a slab once all in it is free. Measured are 4.7
+/// to 5.6 kB, and 3.6 kB for one that stands (Linux 6.1, 24,000 awake while connections came).
+const WHILE_THEY_CHANGE: f64 = 1.5;
+
 impl Family {
     /// The family of the sockets that listen on these addresses, or connect to them.
     pub fn of(addresses: &[Address]) -> Family {
@@ -33,7 +38,7 @@ impl Host {
             let one = |(end, waits): &(End, IdleBackend)| kernel.per_end(*end, family, *waits).counted(limit.by);
             // A cgroup v1 counts next to nothing of an accepted socket, and never less than a byte.
             let socket: f64 = ends.iter().map(one).sum();
-            ((left - sleeping).max(0.0) / socket.max(1.0)) as u64
+            ((left - sleeping).max(0.0) / (WHILE_THEY_CHANGE * socket).max(1.0)) as u64
         });
         plan::awake(connections, room.min().unwrap_or(u64::MAX))
     }
@@ -57,14 +62,14 @@ mod tests {
         let awake = |mib, connections| awake_with(Layers::default(), mib, connections);
         assert_eq!(awake(64 << 10, 10_000_000), MOST_AWAKE);
         assert_eq!(awake(64 << 10, 1_000), 1_000);
-        // A million asleep take 51 MB of 268, and a socket without its poll some 3,700 bytes.
-        assert!((50_000..65_000).contains(&awake(256, 1_000_000)), "{}", awake(256, 1_000_000));
+        // A million asleep take 51 MB of 268, and a socket without its poll some 3,700 bytes, and half as much again.
+        assert!((33_000..43_000).contains(&awake(256, 1_000_000)), "{}", awake(256, 1_000_000));
         assert_eq!(awake(32, 1_000_000), FEWEST_AWAKE);
-        // With TLS they take 80 MB more, which is room for some 21,000 sockets; with TLS 1.2 112 MB, and with WebSocket 8.
+        // With TLS they take 80 MB more, which is room for some 14,000 sockets; with TLS 1.2 112 MB, and with WebSocket 8.
         let fewer = |layers| awake(256, 1_000_000) - awake_with(layers, 256, 1_000_000);
         let tls = |version| Layers { tls: Some(version), ..Layers::default() };
-        assert!((18_000..24_000).contains(&fewer(tls(TlsVersion::Tls13))));
-        assert!((27_000..32_000).contains(&fewer(tls(TlsVersion::Tls12))));
-        assert!((1_800..2_600).contains(&fewer(Layers { conversation: true, ..Layers::default() })));
+        assert!((12_000..16_000).contains(&fewer(tls(TlsVersion::Tls13))));
+        assert!((18_000..21_500).contains(&fewer(tls(TlsVersion::Tls12))));
+        assert!((1_200..1_750).contains(&fewer(Layers { conversation: true, ..Layers::default() })));
     }
 }
