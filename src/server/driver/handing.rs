@@ -187,15 +187,17 @@ impl<S: Service> ServerDriver<S> {
         connections: &mut Connections<S::State>,
         now: Instant,
     ) -> Result<Schedule> {
-        let served = self.serve(connections, now)?;
         if handing.stage == Stage::Stranded {
             // What comes next is an answer, which rings the doorbell.
-            return Ok(served);
+            return self.serve(connections, now);
         }
+        // Before the service sends more: what it sent in its last turn has gone, and no connection that leaves is busy with
+        // that.
         if now >= handing.next {
             self.step(handing, connections, now)?;
             handing.next = now + if handing.leaving.is_empty() { LOOK } else { SHORT_LOOK };
         }
+        let served = self.serve(connections, now)?;
         Ok(if served == Schedule::Now { Schedule::Now } else { Schedule::At(handing.next) })
     }
 

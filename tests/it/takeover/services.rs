@@ -1,11 +1,12 @@
 //! Services of the library whose servers take each other's place, in one process.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use c1m::{ConnId, Cores, Ctx, Ports, Reply, Server as Library, ServerEvent, Service};
+use c1m::{ConnId, Cores, Ctx, Mailbox, Ports, Reply, Server as Library, ServerEvent, Service, ShardCounters};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -133,4 +134,71 @@ fn services_hand_over_what_they_know() {
 #[test(Network, Hibernation)]
 fn services_hand_over_what_they_know_of_sleepers() {
     in_own_network(|| services_hand_over(Ipv4Addr::LOCALHOST.into(), true));
+}
+
+/// Sends something to all connections in each of its turns, once it has a mailbox of its own.
+struct Restless(Arc<OnceLock<Mailbox<()>>>);
+
+impl Service for Restless {
+    type State = ();
+    type Message = ();
+
+    fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, data: &mut [u8]) -> Reply {
+        Reply::Back(0..data.len())
+    }
+
+    fn message(&mut self, ctx: &mut Ctx<'_, ()>, (): ()) {
+        let all: Vec<ConnId> = ctx.connections().map(|(conn, ())| conn).collect();
+        all.into_iter().for_each(|conn| ctx.send(conn, b"."));
+        if let Some(mailbox) = self.0.get() {
+            mailbox.try_send(0, ()).unwrap();
+        }
+    }
+
+    fn hand_over(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, _: &mut Vec<u8>) {}
+
+    fn taken_over(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, _: &[u8]) {}
+}
+
+/// Connections on which something is sent without a pause leave all the same.
+fn a_restless_service_hands_over(sleeps: bool) {
+    const PEERS: u64 = 100;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("takeover");
+    let start = move |mailbox: Arc<OnceLock<Mailbox<()>>>| {
+        let ports = Ports::new(9_000, 1).unwrap();
+        let builder = Library::builder().bind(Ipv4Addr::LOCALHOST).ports(ports).cores(Cores::Count(1));
+        let builder = builder.max_connections(1_000).takeover(path.clone());
+        let builder = if sleeps { builder.hibernate(Duration::from_millis(100)) } else { builder };
+        builder.start(move |_| Restless(mailbox.clone())).unwrap()
+    };
+    let restless = Arc::new(OnceLock::new());
+    let first = start(restless.clone());
+    let peers: Vec<_> = (0..PEERS).map(|_| connected(9_000)).collect();
+    let come = |counters: &ShardCounters| counters.live == PEERS && counters.asleep == if sleeps { PEERS } else { 0 };
+    eventually("all are there", || come(&first.counters()[0]));
+    restless.set(first.mailbox()).unwrap();
+    first.mailbox().send(0, ()).unwrap();
+    let starting = std::thread::spawn(move || start(Arc::default()));
+    peers.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    eventually("the first server hands over", || {
+        // The peers read all that comes meanwhile.
+        peers.iter().for_each(|mut stream| while stream.read(&mut [0; 4_096]).is_ok_and(|bytes| bytes > 0) {});
+        starting.is_finished()
+    });
+    let second = starting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let handed: u64 = first.join().unwrap().iter().map(|shard| shard.handed_over).sum();
+    assert_eq!((handed, second.counters()[0].live), (PEERS, PEERS));
+    second.stop();
+    second.join().unwrap();
+}
+
+#[test(Network)]
+fn a_service_that_sends_all_the_time_hands_over() {
+    in_own_network(|| a_restless_service_hands_over(false));
+}
+
+#[test(Network, Hibernation)]
+fn a_service_that_sends_to_sleepers_all_the_time_hands_over() {
+    in_own_network(|| a_restless_service_hands_over(true));
 }
