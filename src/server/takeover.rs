@@ -24,6 +24,10 @@ use crate::takeover::{Hello, ShardTerms, Speaks, StateFile, Terms, store};
 pub(super) use predecessor::{Arrival, Arrivals, Inheritance, Queue};
 pub(super) use successor::{Answer, Desk, HandoverSlot, Link, Parcel};
 
+/// Why two servers do not hand over where one does not see the other's process: in containers with PIDs of their own.
+const OTHER_PROCESSES: &str =
+    "the two are in different PID namespaces, where the end of one cannot be seen by the other";
+
 /// What of a server outlives its process.
 pub(super) struct Outliving {
     state: StateFile,
@@ -84,6 +88,7 @@ pub(super) fn terms(
         backlog: usize::try_from(backlog).unwrap_or(0),
         catcher: None,
         speaks: speaks.clone(),
+        network: Host::here().network_namespace(),
     }
 }
 

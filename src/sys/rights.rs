@@ -3,19 +3,18 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
 };
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Descriptors of one message at most (`SCM_MAX_FD` in include/net/scm.h).
 pub const MOST_RIGHTS: usize = 253;
@@ -77,10 +76,22 @@ pub fn connect_without_waiting(path: &Path) -> io::Result<()> {
     Ok(connect(&socket, &SocketAddrUnix::new(path)?)?)
 }
 
+/// The process at the other end of a socket, as it was when it connected or listened. rustix cannot tell of one that has no
+/// number here, which is 0.
+fn peer(socket: &UnixStream) -> io::Result<libc::ucred> {
+    let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let mut size = size_of_val(&peer) as libc::socklen_t;
+    let into = (&raw mut peer).cast();
+    // SAFETY: the kernel writes so many bytes at most, and their number; both outlive the call.
+    let told =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, into, &raw mut size) };
+    if told == 0 { Ok(peer) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether the process at the other end of a socket was this process's user, or root, when it connected or listened.
 pub fn is_our_user(socket: &UnixStream) -> io::Result<bool> {
-    let peer = socket_peercred(socket)?.uid;
-    Ok(peer.is_root() || peer == rustix::process::geteuid())
+    let user = peer(socket)?.uid;
+    Ok(user == 0 || user == rustix::process::geteuid().as_raw())
 }
 
 /// The process at the other end of a socket.
@@ -91,11 +102,12 @@ pub struct OtherProcess {
 }
 
 impl OtherProcess {
-    /// The one that connected, or listened, at the other end. It must be running.
-    pub fn at(socket: &UnixStream) -> io::Result<OtherProcess> {
-        let pid = socket_peercred(socket)?.pid;
+    /// The one that connected, or listened, at the other end. It must be running, and in a PID namespace that this one sees:
+    /// `None` otherwise.
+    pub fn at(socket: &UnixStream) -> io::Result<Option<OtherProcess>> {
+        let Some(pid) = Pid::from_raw(peer(socket)?.pid) else { return Ok(None) };
         let id = pid.as_raw_nonzero().get().unsigned_abs();
-        Ok(OtherProcess { descriptor: pidfd_open(pid, PidfdFlags::empty())?, id })
+        Ok(Some(OtherProcess { descriptor: pidfd_open(pid, PidfdFlags::empty())?, id }))
     }
 
     /// The number of the process.

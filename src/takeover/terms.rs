@@ -63,6 +63,9 @@ pub struct Terms {
     /// What its connections speak.
     #[serde(default)]
     pub speaks: Speaks,
+    /// Its network namespace, such as `net:[4026531840]`; `None` where that is not known.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 /// What is spoken on the connections of a server.
@@ -100,6 +103,8 @@ pub enum Misfit {
     Table { ours: u64, theirs: u64 },
     /// The other one has sleeping connections, and here none may sleep.
     Sleepers,
+    /// Connections sleep, and a connection of one network namespace cannot be woken in another one.
+    Network { ours: String, theirs: String },
     /// They speak other protocols.
     Protocol { ours: String, theirs: String },
     /// They have other services.
@@ -128,6 +133,9 @@ impl fmt::Display for Misfit {
                 write!(f, "its table is for {theirs} sleeping connections, and this one shall have up to {ours}")
             }
             Misfit::Sleepers => f.write_str("its connections sleep, and those of this one shall not"),
+            Misfit::Network { ours, theirs } => {
+                write!(f, "its connections are in the network namespace {theirs}, and could not be woken in {ours}")
+            }
             Misfit::Protocol { ours, theirs } => {
                 write!(f, "its connections speak {theirs}, and those of this one shall speak {ours}")
             }
@@ -166,6 +174,12 @@ impl Terms {
         ours.speaks.check(&theirs.speaks)?;
         if ours.connections < theirs.connections {
             return Err(Misfit::Connections { ours: ours.connections, theirs: theirs.connections });
+        }
+        if ours.awake.is_some()
+            && let (Some(ours), Some(theirs)) = (&ours.network, &theirs.network)
+            && ours != theirs
+        {
+            return Err(Misfit::Network { ours: ours.clone(), theirs: theirs.clone() });
         }
         match &theirs.catcher {
             Some(_) if ours.awake.is_none() => Err(Misfit::Sleepers),
@@ -287,6 +301,7 @@ mod tests {
             backlog: 128,
             catcher: Some(CatcherTerms { shards: 2, ring_bytes: 1 << 18, buckets: 179, keys, processes: 0 }),
             speaks: Speaks { protocol: "raw".to_owned(), service: "echo".to_owned(), tls: false },
+            network: Some("net:[1]".to_owned()),
         }
     }
 
@@ -311,6 +326,10 @@ mod tests {
         assert!(said(|theirs| theirs.shards[1].ports = vec![90, 91]).contains("shard 1 has ports 90-91"));
         assert!(said(|theirs| theirs.connections += 1).contains("may have 1001 connections"));
         assert!(said(|theirs| theirs.catcher.as_mut().unwrap().buckets = 9).contains("table is for 50"));
+        assert!(
+            said(|theirs| theirs.network = Some("net:[2]".to_owned())).contains("namespace net:[2], and could not")
+        );
+        assert_eq!(ours.check(&Terms { network: None, ..terms() }), Ok(()), "it is not known");
         let awake = Terms { awake: None, ..terms() };
         assert_eq!(awake.check(&terms()), Err(Misfit::Sleepers));
         assert_eq!(ours.check(&Terms { catcher: None, awake: None, ..terms() }), Ok(()), "it begins to sleep");

@@ -484,6 +484,7 @@ fn told(path: &Path, terms: impl Fn(&Terms) -> Option<Vec<u8>> + Send) -> impl F
             backlog: 1,
             catcher: None,
             speaks: Speaks::default(),
+            network: None,
         };
         if let Some(body) = terms(&ours) {
             channel.send(Kind::Terms, &body, &[]).unwrap();

@@ -51,7 +51,7 @@ impl TakeoverReason {
                 "it serves on; try again later, or end it and start anew".to_owned()
             }
             TakeoverReason::Misfit(_) => {
-                "it serves on; start with the same address, ports, cores, limits, protocol, service and TLS, or end it first"
+                "it serves on; start in the same namespaces, with the same address, ports, cores, limits, protocol, service and TLS, or end it first"
                     .to_owned()
             }
             TakeoverReason::Left(_) => {

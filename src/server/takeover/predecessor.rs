@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use super::{listener_name, refused};
+use super::{OTHER_PROCESSES, listener_name, refused};
 use crate::connections::{Handed, HandedState};
 use crate::error::{Errno, Error, HostError, Result, TakeoverReason};
 use crate::host::start_thread;
@@ -83,7 +83,9 @@ impl Inheritance {
     /// Asks the server that runs.
     fn ask(path: &Path, socket: UnixStream) -> Result<Inheritance> {
         let silent = |error: io::Error| no_answer(path, &error);
-        let process = OtherProcess::at(&socket).map_err(silent)?;
+        let Some(process) = OtherProcess::at(&socket).map_err(silent)? else {
+            return Err(refused(path, None, TakeoverReason::Misfit(OTHER_PROCESSES.to_owned())).into());
+        };
         let control = Channel::over(socket);
         let hello = to_bytes(&Hello::ours()).map_err(silent)?;
         control.limit(Some(ANSWER_TIME)).and_then(|()| control.send(Kind::Hello, &hello, &[])).map_err(silent)?;

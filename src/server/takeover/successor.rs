@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::refused;
+use super::{OTHER_PROCESSES, refused};
 use crate::error::{Errno, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::server::builder::EventSink;
@@ -218,7 +218,10 @@ impl Clerk {
             control.send(Kind::Refused, b"it is about to end", &[])?;
             return Ok(None);
         }
-        let successor = OtherProcess::at(control.socket())?;
+        let Some(successor) = OtherProcess::at(control.socket())? else {
+            control.send(Kind::Refused, OTHER_PROCESSES.as_bytes(), &[])?;
+            return Ok(None);
+        };
         let (mut ours, mut named) = (Vec::new(), Vec::new());
         for shard in 0..self.shards.len() {
             let (our, their) = Channel::pair()?;
@@ -352,7 +355,8 @@ mod tests {
         let path = dir.path().join("takeover");
         let (hello, speaks) = (Hello::ours(), Default::default());
         let (bind, shards) = ("127.0.0.1".to_owned(), Vec::new());
-        let terms = Terms { hello, bind, shards, connections: 1, awake: None, backlog: 1, catcher: None, speaks };
+        let (awake, catcher, network) = (None, None, None);
+        let terms = Terms { hello, bind, shards, connections: 1, awake, backlog: 1, catcher, speaks, network };
         let desk = Desk::open(&path, None, &terms, Vec::new(), Vec::new(), Arc::new(|_| {})).unwrap();
         let mut first = UnixStream::connect(&path).unwrap();
         let channel = Channel::over(first.try_clone().unwrap());

@@ -22,6 +22,12 @@ pub fn in_own_mounts<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     })
 }
 
+/// Runs `body` on a thread whose first child process is the first process of a new PID namespace. It may start no other one,
+/// and no thread. The test must say `#[test(Network)]`.
+pub fn in_own_processes<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+    in_own(libc::CLONE_NEWPID, body)
+}
+
 /// Runs `body` in a new namespace.
 fn in_own<R: Send>(namespace: libc::c_int, body: impl FnOnce() -> R + Send) -> R {
     // A namespace belongs to a thread, so the thread must not run other tests too.

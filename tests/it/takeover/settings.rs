@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
+use std::sync::mpsc::channel;
 
-use super::{House, audit, handed_over};
+use super::{House, audit, counts, handed_over};
 use crate::support::*;
 
 /// For each connection of the server on a port: whether the kernel has a timer of keepalives for it (`tr` of
@@ -36,6 +37,48 @@ fn keepalives_are_those_of_the_later_server() {
             assert_eq!(connections.iter().sum::<usize>(), crowd.len());
         }
         server.stop();
+    });
+}
+
+/// Sleeping connections have no sockets that could go along to another network namespace, as of a new container.
+#[test(Network, Hibernation)]
+fn sleepers_stay_in_their_network() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "--hibernate 100ms");
+        let server = house.server("--stats-interval 20ms");
+        let mut crowd = house.crowd(10);
+        eventually("all sleep", || counts(&server.running) == (10, 10));
+        let other = in_own_network(|| run(&server_arguments(house.port, house.ports, &house.arguments(""))));
+        other.fails_with(3, &["cannot be taken over", "in the network namespace net:["]);
+        audit(&mut crowd, "still there");
+        server.stop();
+    });
+}
+
+/// A server that does not see the process of the other one would not notice its end.
+#[test(Network)]
+fn servers_that_do_not_see_each_other_hand_nothing_over() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let start = || run(&server_arguments(house.port, house.ports, &house.arguments("")));
+        let server = house.server("");
+        let mut crowd = house.crowd(5);
+        in_own_processes(start).fails_with(3, &["cannot be taken over", "PID namespaces", "same namespaces"]);
+        audit(&mut crowd, "still there");
+        server.stop();
+        // Now the one that runs does not see the other one.
+        let ((begin, begun), house) = (channel(), &house);
+        std::thread::scope(|scope| {
+            let later = scope.spawn(move || begun.recv().map(|()| start()));
+            in_own_processes(move || {
+                let server = house.server("");
+                let mut crowd = house.crowd(5);
+                begin.send(()).unwrap();
+                later.join().unwrap().unwrap().fails_with(3, &["hands nothing over", "PID namespaces"]);
+                audit(&mut crowd, "still there");
+                server.stop();
+            });
+        });
     });
 }
 
