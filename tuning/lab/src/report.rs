@@ -16,8 +16,8 @@ use crate::machine::{Cache, Machine, Vitals};
 use crate::profile::Profile;
 use crate::story::{Proof, Story};
 
-/// Free memory that a server must keep through the whole run, in bytes.
-const LEAST_FREE: u64 = 64 << 20;
+/// Free memory that a server must keep through the whole run, in bytes, and as a part of its memory: the smaller one counts.
+const LEAST_FREE: (u64, u64) = (64 << 20, 8);
 
 /// Caches below this share of a byte per connection are not shown.
 const SHOWN_CACHE: f64 = 1.0;
@@ -190,8 +190,9 @@ fn verdict(
             short.push(format!("{} connections of the others did not survive the kill", count(lost)));
         }
     }
-    if least < LEAST_FREE {
-        short.push(format!("server: only {} were free at the least, {} are wanted", bytes(least), bytes(LEAST_FREE)));
+    let wanted = LEAST_FREE.0.min((plan.server.memory_mib << 20) / LEAST_FREE.1);
+    if least < wanted {
+        short.push(format!("server: only {} were free at the least, {} are wanted", bytes(least), bytes(wanted)));
     }
     if !short.is_empty() {
         return (false, short.join("; "), None);
