@@ -161,8 +161,9 @@ impl Ports {
         })
     }
 
-    /// A port for a connection that comes back in place of one that is over. Where no other is left it waits for those that
-    /// rest: the kernel may close a socket of this client later than expected, and another socket seemed to have its port.
+    /// A port for a connection that comes back in place of one that is over. If the route has no other port it waits for one
+    /// that rests. The kernel may close a socket of this client later than `CLOSING`; its port then seemed to be another
+    /// socket's, and rests, although it is about to be free.
     pub fn anew(&self, number: u64, now: Instant) -> Choice {
         match self.another(number, now) {
             Choice::Exhausted if self.of_route(number, |spares| !spares.resting.is_empty()) => Choice::Soon,

@@ -145,8 +145,11 @@ impl Acceptor {
 
     fn keeps_waiting(&self, until: Mark, now: Mark, unread: Unread) -> bool {
         let too_long = self.queue.len() > self.queue_places;
-        let longer = if too_long && !unread.ends { Duration::ZERO } else { ADMISSION_WAIT_WHILE_READING };
-        if unread.any || unread.ends { now < until.after(longer) } else { !too_long && now < until }
+        match unread {
+            Unread { any: false, ends: false } => !too_long && now < until,
+            Unread { ends: false, .. } if too_long => now < until,
+            _ => now < until.after(ADMISSION_WAIT_WHILE_READING),
+        }
     }
 
     /// Takes places for connections that stand already, in another process.

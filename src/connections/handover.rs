@@ -23,6 +23,7 @@ use super::hibernation::Surrendered;
 use super::platform::Platform;
 use super::slots::Cursor;
 use super::{CloseMode, Connections};
+use crate::connections::lifecycle::SlotState;
 use crate::error::{Errno, Result};
 use crate::ring::RingOps;
 use crate::sys;
@@ -95,7 +96,7 @@ pub(super) struct Departures(HashMap<ConnId, Departure>);
 impl Departures {
     /// The driver pauses the reads of a connection, or wants to go on reading. Returns whether it is about to leave: then
     /// nothing is received here, and the process that gets it is told.
-    pub fn reads_paused(&mut self, conn: ConnId, paused: bool) -> bool {
+    pub fn set_reads_paused(&mut self, conn: ConnId, paused: bool) -> bool {
         let departure = self.0.get_mut(&conn);
         departure.map(|departure| departure.reads_paused = paused).is_some()
     }
@@ -514,8 +515,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let busy = self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_busy());
         if busy && rest.is_empty() {
             // Its operation goes on, and what comes after it too.
-            self.engine.slots.update(conn, |state| state.resume_reads(departure.reads_paused));
-            return Ok(());
+            return if departure.reads_paused { Ok(()) } else { self.engine.apply(conn, SlotState::resume_reads) };
         }
         let (kept, tells_when_sent) = self.engine.outgoing.take(conn);
         let unsent = [rest, kept].concat();
@@ -580,7 +580,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     fn send_unsent(&mut self, conn: ConnId, unsent: Vec<u8>, tells_when_sent: bool) -> Result<()> {
         let engine = &mut self.engine;
         if tells_when_sent {
-            engine.outgoing.has_waited(conn);
+            engine.outgoing.tell_when_sent(conn);
         }
         let after = engine.outgoing.send_anyway(&mut engine.slots, &engine.counters, conn, unsent)?;
         engine.after_send(conn, after)

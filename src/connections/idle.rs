@@ -176,9 +176,9 @@ impl IdleTracker {
             }
             sweep.rows -= 1;
             let (conn, row) = slots.next(&mut sweep.cursor)?;
-            // A connection whose reads are paused may have said much.
-            let is_heard = row.lifecycle.is_live() && !row.lifecycle.has_paused_reads();
-            if is_heard && u64::from(age(row.link, window)) > windows {
+            // While reads are paused, bytes of the peer may wait in the socket: that is no silence.
+            let is_read = row.lifecycle.is_live() && !row.lifecycle.has_paused_reads();
+            if is_read && u64::from(age(row.link, window)) > windows {
                 sweep.closes -= 1;
                 return Some(conn);
             }

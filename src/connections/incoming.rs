@@ -70,7 +70,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn pause_reads(&mut self, name: ConnId) -> Result<bool> {
         let Wake::Awake(conn) = self.reach(name)? else { return Ok(false) };
         let is_live = self.slots.is_live(conn);
-        if is_live && !self.departures.reads_paused(conn, true) {
+        if is_live && !self.departures.set_reads_paused(conn, true) {
             self.slots.update(conn, SlotState::pause_reads);
         }
         Ok(is_live)
@@ -79,14 +79,14 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Receives again on a connection whose reads were paused. Its silence begins now.
     pub fn resume_reads(&mut self, name: ConnId) -> Result<()> {
         let Some(conn) = self.find(name) else { return Ok(()) };
-        if self.departures.reads_paused(conn, false) {
+        if self.departures.set_reads_paused(conn, false) {
             return Ok(());
         }
         match self.slots.row(conn) {
             Some(row) if row.lifecycle.is_live() => self.idle.heard(&mut row.link),
             _ => return Ok(()),
         }
-        self.apply(conn, SlotState::go_on_reading)
+        self.apply(conn, SlotState::resume_reads)
     }
 
     /// Whether the driver has paused the reads of a connection that is live.

@@ -311,8 +311,8 @@ impl SlotState {
         }
     }
 
-    /// The driver wants bytes again, after `pause_reads`. Some may have come meanwhile.
-    pub fn go_on_reading(&mut self) -> Action {
+    /// Bytes are received again, after `pause_reads`. Some may have come meanwhile.
+    pub fn resume_reads(&mut self) -> Action {
         if !self.has_paused_reads() {
             return Action::Rest;
         }
@@ -477,14 +477,6 @@ impl SlotState {
     /// Whether nothing is received any more, as the driver wants.
     pub fn has_paused_reads(self) -> bool {
         self.flags.any(Flags::READS_PAUSED)
-    }
-
-    /// Bytes are received again, unless the driver wants none.
-    pub fn resume_reads(&mut self, reads_paused: bool) {
-        if !reads_paused {
-            self.flags.clear(Flags::READS_PAUSED);
-            self.flags.set(Flags::READABLE);
-        }
     }
 
     /// Whether it is closed once what is on its way has been sent.

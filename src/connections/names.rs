@@ -138,7 +138,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if pending > 0
             && let Some(conn) = self.find(name).filter(|conn| self.slots.is_live(*conn))
         {
-            self.outgoing.has_waited(conn);
+            self.outgoing.tell_when_sent(conn);
         }
         pending
     }
@@ -179,7 +179,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Sends bytes that were kept for a connection until it had a slot again.
     fn send_late(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
-        self.outgoing.has_waited(conn);
+        self.outgoing.tell_when_sent(conn);
         self.send(conn, bytes)
     }
 

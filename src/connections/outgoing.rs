@@ -181,9 +181,9 @@ impl Outgoing {
         (self.pending.remove(&conn).unwrap_or_default(), self.readiness.take(conn))
     }
 
-    /// Bytes of a connection have to wait, for its slot or in another process, or the driver asked for them: it is told
-    /// when the kernel has taken all.
-    pub fn has_waited(&mut self, conn: ConnId) {
+    /// Has the driver told when the kernel has taken all bytes of a connection. They waited for a slot or in another process,
+    /// or the driver asked how many are pending.
+    pub fn tell_when_sent(&mut self, conn: ConnId) {
         self.readiness.blocked(conn);
     }
 

@@ -177,24 +177,25 @@ impl Template {
 
     /// Reads what a setting says. An error shows nothing of a secret.
     pub(super) fn of_setting(setting: &'static str, text: &str) -> Result<Template, SettingError> {
-        Template::parse(text).map_err(|error| {
-            let found = if setting == "password" { HIDDEN.to_owned() } else { error.found };
-            SettingError::Template { setting, error: TemplateError { found, ..error } }
-        })
-    }
-
-    /// Reads the value of a field of this name, before which so many characters were typed.
-    pub(super) fn of_header(name: &str, before: usize, value: &str) -> Result<Template, SettingError> {
-        Template::parse(value).map_err(|error| {
-            let found = if is_secret_field(name) { HIDDEN.to_owned() } else { error.found };
-            let error = TemplateError { at: before + error.at, found, ..error };
-            SettingError::Template { setting: "header", error }
-        })
+        Template::of_part(setting, setting == "password", 0, text)
     }
 
     /// The same of a setting that may be left out.
     pub(super) fn of_optional(setting: &'static str, text: Option<&str>) -> Result<Option<Template>, SettingError> {
         text.map(|text| Template::of_setting(setting, text)).transpose()
+    }
+
+    /// Reads the value of a field of this name, before which so many characters were typed.
+    pub(super) fn of_header(name: &str, before: usize, value: &str) -> Result<Template, SettingError> {
+        Template::of_part("header", is_secret_field(name), before, value)
+    }
+
+    /// Reads a part of a setting, before which so many characters were typed.
+    fn of_part(setting: &'static str, is_secret: bool, before: usize, text: &str) -> Result<Template, SettingError> {
+        Template::parse(text).map_err(|TemplateError { at, found, fault }| {
+            let found = if is_secret { HIDDEN.to_owned() } else { found };
+            SettingError::Template { setting, error: TemplateError { at: before + at, found, fault } }
+        })
     }
 
     pub(super) fn of(parts: Vec<Part>) -> Template {

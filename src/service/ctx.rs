@@ -271,9 +271,8 @@ impl<S: Default> Ctx<'_, S> {
     /// to wait, and the peer's own sends wait: so a service that passes bytes on does not have to keep those that it cannot
     /// pass on yet.
     ///
-    /// A receive that is under way, as none is within `Service::received`, still brings what it finds: at most 4 KiB, or one
-    /// TLS record of 16 KiB.
-    /// While reads are paused the connection neither sleeps nor counts as silent for `ServerBuilder::idle_timeout`; its own
+    /// A receive may be under way already, though not within `Service::received`. It still brings what it finds: at most
+    /// 4 KiB, or one TLS record of 16 KiB. While reads are paused the connection neither sleeps nor counts as silent for `ServerBuilder::idle_timeout`; its own
     /// deadline goes on. A FIN of the peer is seen after the bytes before it, so after `resume_reads`. A RST may be seen only
     /// then, or when something is sent. A takeover keeps the pause, and the service of the next process has to end it.
     ///

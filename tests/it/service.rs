@@ -352,7 +352,7 @@ fn counters_of_ones_own_are_counted_by_shard() {
     assert_eq!(counters.iter().map(|shard| shard.own(here.rounds)).sum::<u64>(), 10);
 }
 
-/// Reads so many lines of a broadcast.
+/// Reads these lines, one behind the other.
 fn hears(stream: &mut TcpStream, lines: &[&str]) {
     let wanted = lines.concat();
     let mut heard = vec![0; wanted.len()];

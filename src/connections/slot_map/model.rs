@@ -351,7 +351,7 @@ impl Occupant {
                 self.reads_paused = !self.lingers;
             }
             Wish::ResumeReads => {
-                let next = lifecycle.go_on_reading();
+                let next = lifecycle.resume_reads();
                 self.reads_paused = false;
                 return self.follow(lifecycle, next);
             }

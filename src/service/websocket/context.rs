@@ -9,6 +9,7 @@ use crate::connections::CloseMode;
 use crate::protocol::websocket::{Close, CloseCode, Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode};
 use crate::service::conversation::{Conversation, Phase};
 use crate::service::shared_calls::shared_calls;
+use crate::service::websocket::WebSocketLimits;
 use crate::service::{Broadcast, CounterId, Ctx};
 use crate::stats::Counters;
 use crate::token::ConnId;
@@ -77,8 +78,7 @@ pub struct WebSocketCtx<'a, S> {
     pub(super) present: Option<Present<'a>>,
     /// For frames to other connections.
     pub(super) scratch: &'a mut Vec<u8>,
-    pub(super) close_time: Duration,
-    pub(super) message_time: Duration,
+    pub(super) limits: &'a WebSocketLimits,
 }
 
 impl<S: Default> WebSocketCtx<'_, S> {
@@ -134,7 +134,7 @@ impl<S: Default> WebSocketCtx<'_, S> {
             row.enter(Phase::Closing);
             row.set_timed(true);
         }
-        self.ctx.set_deadline(conn, Some(self.close_time));
+        self.ctx.set_deadline(conn, Some(self.limits.close_time));
         // The peer's answer is received.
         self.ctx.resume_reads(conn);
     }
@@ -179,7 +179,7 @@ impl<S: Default> WebSocketCtx<'_, S> {
         let has_deadline = self.ctx.has_deadline(conn);
         if let Some(row) = self.ctx.state(conn).filter(|row| row.is_open() && row.place().is_some() && !has_deadline) {
             row.set_timed(true);
-            self.ctx.set_deadline(conn, Some(self.message_time));
+            self.ctx.set_deadline(conn, Some(self.limits.message_time));
         }
     }
 

@@ -29,7 +29,6 @@ impl Holds for Assembly {
 /// piece, what has come is kept in a bounded table. No extension is spoken, so nothing is compressed.
 pub struct WebSocket<S: WebSocketService> {
     service: S,
-    limits: WebSocketLimits,
     rules: Rules,
     requests: Requests,
     assemblies: Slab<Assembly>,
@@ -42,8 +41,7 @@ struct Pen {
     out: Vec<u8>,
     /// What goes to others.
     scratch: Vec<u8>,
-    close_time: Duration,
-    message_time: Duration,
+    limits: WebSocketLimits,
 }
 
 impl Pen {
@@ -63,14 +61,12 @@ impl Pen {
         held: &'a [u8],
     ) -> WebSocketCtx<'a, S> {
         let present = Some(Present { conn, held, out: &mut self.out });
-        let (close_time, message_time) = (self.close_time, self.message_time);
-        WebSocketCtx { ctx: ctx.again(), present, scratch: &mut self.scratch, close_time, message_time }
+        WebSocketCtx { ctx: ctx.again(), present, scratch: &mut self.scratch, limits: &self.limits }
     }
 
     /// The context of any other call.
     fn absent<'a, S: Default>(&'a mut self, ctx: &'a mut Ctx<'_, Conversation<S>>) -> WebSocketCtx<'a, S> {
-        let (close_time, message_time) = (self.close_time, self.message_time);
-        WebSocketCtx { ctx: ctx.again(), present: None, scratch: &mut self.scratch, close_time, message_time }
+        WebSocketCtx { ctx: ctx.again(), present: None, scratch: &mut self.scratch, limits: &self.limits }
     }
 }
 
@@ -98,23 +94,17 @@ impl<S: WebSocketService> WebSocket<S> {
     pub fn with(service: S, limits: WebSocketLimits) -> WebSocket<S> {
         WebSocket {
             service,
-            limits,
             rules: Rules { from: Role::Client, longest: limits.longest_message },
             requests: Requests::new(limits.http.longest_body, limits.http.incomplete),
             assemblies: Slab::new(limits.incomplete),
-            pen: Pen {
-                out: Vec::new(),
-                scratch: Vec::new(),
-                close_time: limits.close_time,
-                message_time: limits.message_time,
-            },
+            pen: Pen { out: Vec::new(), scratch: Vec::new(), limits },
         }
     }
 
     /// Answers the requests in `data`. `Some` if nothing but requests came, with what to do.
     fn requests(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], at: &mut usize) -> Option<Reply> {
         let mut place = ctx.state(conn).and_then(|row| row.place());
-        let WebSocket { service, requests, limits, pen, .. } = self;
+        let WebSocket { service, requests, pen, .. } = self;
         let mut out = std::mem::take(&mut pen.out);
         let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out: &mut out };
         let after = http::serve(&mut exchange, ctx, |ctx, request, out| {
@@ -128,14 +118,14 @@ impl<S: WebSocketService> WebSocket<S> {
         let row = ctx.state(conn)?;
         row.set_place(place);
         match after {
-            After::Awaits { new: true } => ctx.set_deadline(conn, Some(limits.http.request_time)),
+            After::Awaits { new: true } => ctx.set_deadline(conn, Some(pen.limits.http.request_time)),
             After::Awaits { new: false } => {}
             // This wrapper's services answer at once.
-            After::GoesOn | After::Later => ctx.set_deadline(conn, limits.http.kept_time),
+            After::GoesOn | After::Later => ctx.set_deadline(conn, pen.limits.http.kept_time),
             After::Leaves => return None,
             After::Ends | After::Refused => {
                 row.enter(Phase::Over);
-                ctx.set_deadline(conn, Some(limits.http.request_time));
+                ctx.set_deadline(conn, Some(pen.limits.http.request_time));
                 ctx.send(conn, &pen.out);
                 http::close_after(ctx, conn, after);
                 return Some(Reply::Nothing);
@@ -301,7 +291,7 @@ impl<S: WebSocketService> WebSocket<S> {
             row.set_timed(false);
             ctx.set_deadline(conn, None);
         } else if open && kept.is_some() && !timed && !ctx.has_deadline(conn) && !ctx.has_paused_reads(conn) {
-            ctx.set_deadline(conn, Some(self.limits.message_time));
+            ctx.set_deadline(conn, Some(self.pen.limits.message_time));
             if let Some(row) = ctx.state(conn) {
                 row.set_timed(true);
             }
@@ -315,7 +305,7 @@ impl<S: WebSocketService> WebSocket<S> {
             row.set_place(None);
             self.assemblies.free(place);
         }
-        ctx.set_deadline(conn, Some(self.limits.close_time));
+        ctx.set_deadline(conn, Some(self.pen.limits.close_time));
         ctx.send(conn, &self.pen.out);
         ctx.close(conn, mode);
     }
@@ -366,7 +356,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
     const NAME: &'static str = S::NAME;
 
     fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
-        ctx.set_deadline(conn, Some(self.limits.http.request_time));
+        ctx.set_deadline(conn, Some(self.pen.limits.http.request_time));
         self.service.connected(&mut self.pen.absent(ctx), conn);
     }
 

@@ -56,9 +56,7 @@ fn bytes_wait(policy: IdlePolicy) {
     }
     hears_nothing(&mut one);
     here.resume(conn);
-    let mut back = [0; 5];
-    one.read_exact(&mut back).unwrap();
-    assert_eq!(&back, b"later");
+    hears(&mut one, &["later"]);
     ask(&mut one, b"hello");
     // The end comes behind the bytes before it.
     assert!(here.pause(conn));
@@ -164,9 +162,7 @@ fn relays(policy: IdlePolicy) {
     let mut writer = writes.join().unwrap();
     // And back, of which nothing has to wait.
     reader.write_all(b"thanks").unwrap();
-    let mut thanks = [0; 6];
-    writer.read_exact(&mut thanks).unwrap();
-    assert_eq!(&thanks, b"thanks");
+    hears(&mut writer, &["thanks"]);
     server.stop();
     server.join().unwrap();
 }
@@ -215,9 +211,7 @@ fn a_sleeper_can_be_paused() {
         }
         hears_nothing(&mut one);
         here.resume(conn);
-        let mut back = [0; 5];
-        one.read_exact(&mut back).unwrap();
-        assert_eq!(&back, b"later");
+        hears(&mut one, &["later"]);
         asleep(2);
     });
 }
@@ -264,9 +258,7 @@ fn sent_follows_pending_bytes_that_were_asked_for() {
         assert_eq!(ctx.pending(conn), 5);
     });
     assert_eq!(here.next(), Told::Sent(conn, 0));
-    let mut both = [0; 9];
-    stream.read_exact(&mut both).unwrap();
-    assert_eq!(&both, b"one other");
+    hears(&mut stream, &["one other"]);
     ask(&mut stream, b"hello");
     drop(stream);
     assert_eq!(here.next(), Told::Closed(conn, CloseReason::PeerClosed));

@@ -111,21 +111,20 @@ pub fn connected(port: u16) -> TcpStream {
     stream
 }
 
+/// The words of each line that /proc/net/tcp has for an established connection at a server's port.
+pub fn established(port: u16) -> Vec<Vec<String>> {
+    /// The state of an established connection (include/net/tcp_states.h), as the file writes it.
+    const ESTABLISHED: &str = "01";
+    let port = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let lines = table.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    lines.filter(|words| words[1].ends_with(&port) && words[3] == ESTABLISHED).collect()
+}
+
 /// Waits until the kernel has `count` established connections at a server's port. A FIN or RST of a peer has then
 /// reached the server's socket, whatever core was to deliver it.
 pub fn wait_for_established(port: u16, count: usize) {
-    /// The state of an established connection (include/net/tcp_states.h), as /proc/net/tcp writes it.
-    const ESTABLISHED: &str = "01";
-    let port = format!("{port:04X}");
-    eventually(&format!("{count} connections are established"), || {
-        let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-        let at_port = table.lines().filter(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let local = words.next().and_then(|address| address.split(':').nth(1));
-            local == Some(port.as_str()) && words.nth(1) == Some(ESTABLISHED)
-        });
-        at_port.count() == count
-    });
+    eventually(&format!("{count} connections are established"), || established(port).len() == count);
 }
 
 /// Closes a connection with a RST.

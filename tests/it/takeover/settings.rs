@@ -10,11 +10,7 @@ use crate::support::*;
 /// For each connection of the server on a port: whether the kernel has a timer of keepalives for it (`tr` of
 /// /proc/net/tcp).
 fn keepalives(port: u16) -> Vec<bool> {
-    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-    let local = format!(":{port:04X}");
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let established = rows.filter(|row| row.get(1).is_some_and(|at| at.ends_with(&local)) && row.get(3) == Some(&"01"));
-    established.map(|row| row[5].starts_with("02:")).collect()
+    established(port).iter().map(|words| words[5].starts_with("02:")).collect()
 }
 
 /// Connections that were taken over are probed as the later server says, and so are those that it accepts.
