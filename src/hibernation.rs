@@ -10,14 +10,18 @@
 //! - [`answer`]: segments that are sent for a connection without a socket.
 //! - [`closing`]: a sleeper that ends without a socket.
 //! - [`challenge`]: the limit on answers to segments that may be forged.
+//! - [`round_trip`]: how long a round trip takes, which a woken connection must know.
 
 pub mod answer;
 pub mod challenge;
 pub mod closing;
 pub mod judge;
+pub mod round_trip;
 pub mod segment;
 
 use core::net::SocketAddr;
+
+use round_trip::RoundTrip;
 
 /// The two ends of a connection. An IPv4-mapped IPv6 address is written here as the IPv4 address that is in the
 /// packets.
@@ -80,6 +84,8 @@ pub struct Progress {
     pub receive_window: u32,
     /// The largest window that the peer ever announced, in bytes (`max_window`).
     pub largest_window: u32,
+    /// The time from a segment to its acknowledgement (`srtt_us`).
+    pub round_trip: RoundTrip,
 }
 
 /// All that is kept of a sleeping connection.
@@ -91,6 +97,29 @@ pub struct Checkpoint {
     pub negotiated: Negotiated,
     /// How far it has come.
     pub progress: Progress,
+}
+
+impl Checkpoint {
+    /// The same connection as its other end has it, but for that end's timestamps and largest window, which are not known:
+    /// the timestamps are ours, and the window is the present one.
+    fn mirrored(&self) -> Checkpoint {
+        let Checkpoint { tuple, negotiated, progress } = *self;
+        Checkpoint {
+            tuple: Tuple { remote: tuple.local, local: tuple.remote },
+            negotiated: Negotiated {
+                scales: negotiated.scales.map(|scales| Scales { send: scales.receive, receive: scales.send }),
+                ..negotiated
+            },
+            progress: Progress {
+                received: progress.sent,
+                sent: progress.received,
+                send_window: progress.receive_window,
+                receive_window: progress.send_window,
+                largest_window: progress.receive_window,
+                ..progress
+            },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -162,6 +162,8 @@ pub enum Outcome {
     /// A cancel found its operation already running, which now ends by itself or must be
     /// cancelled again.
     CancelTooLate,
+    /// The end of what is sent is over: the peer gets a FIN, or the connection was reset before.
+    ShutDown,
     /// The slot holds no descriptor any more.
     Closed,
     /// The socket filter has notifications, or the poll on them has failed.
@@ -474,9 +476,9 @@ impl RingOps for Ring {
     }
 
     fn end_sending(&mut self, token: Token) -> Result<()> {
-        // A worker of the ring does it (`REQ_F_FORCE_ASYNC` in io_shutdown_prep of io_uring/net.c). It holds the socket
-        // until then, also where the slot is closed meanwhile.
-        let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_WR).build().flags(Flags::SKIP_SUCCESS);
+        // A worker of the ring does it (`REQ_F_FORCE_ASYNC` in io_shutdown_prep of io_uring/net.c), and only then looks for the
+        // socket in the slot (`io_assign_file`). So its completion must be waited for.
+        let end = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_WR).build();
         self.push(&[end.user_data(token.with(Operation::Shutdown).pack())])
     }
 

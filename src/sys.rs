@@ -13,6 +13,7 @@ mod network;
 mod raw;
 pub mod repair;
 mod rights;
+pub mod round_trip;
 mod shared_memory;
 mod signals;
 #[cfg(test)]

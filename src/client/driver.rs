@@ -333,15 +333,13 @@ impl ClientDriver {
     // ---- the phases: each returns `Schedule::Finished` when its shard has nothing left to do ------------
 
     fn ramp(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
-        for _ in 0..DIALS_PER_PASS {
+        let room = self.config.concurrency.saturating_sub(self.window.len());
+        let Some(dialed) = self.dial_waiting(connections, room.min(DIALS_PER_PASS))? else {
+            return Ok(Schedule::OnEvent);
+        };
+        for _ in dialed..DIALS_PER_PASS {
             if self.window.len() >= self.config.concurrency {
                 return Ok(Schedule::OnEvent);
-            }
-            if let Some(attempt) = self.again.pop_front() {
-                if !self.dial_again(connections, attempt)? {
-                    return Ok(Schedule::OnEvent);
-                }
-                continue;
             }
             if self.next == self.config.numbers.end || self.hopeless() {
                 return Ok(self.settle());

@@ -66,6 +66,9 @@ pub(super) struct Acceptor {
     queue: VecDeque<(ConnId, Mark)>,
     /// Connections that may wait: half of the slots beyond `capacity`, so that accepting and refusing goes on.
     queue_places: usize,
+    /// Connections that may wait at most, whatever is unread. Where connections sleep there are fewer slots than connections:
+    /// half of the slots stay for those that wake.
+    most_places: usize,
     capacity: u64,
     shared_limit: Option<SharedLimit>,
     gate: AdmissionGate,
@@ -85,6 +88,7 @@ impl Acceptor {
             budget: None,
             queue: VecDeque::new(),
             queue_places: ((slots as u64).saturating_sub(capacity) / 2) as usize,
+            most_places: if capacity < slots as u64 { usize::MAX } else { slots / 2 },
             capacity,
             shared_limit,
             gate,
@@ -145,6 +149,9 @@ impl Acceptor {
 
     fn keeps_waiting(&self, until: Mark, now: Mark, unread: Unread) -> bool {
         let too_long = self.queue.len() > self.queue_places;
+        if self.queue.len() > self.most_places {
+            return false;
+        }
         match unread {
             Unread { any: false, ends: false } => !too_long && now < until,
             Unread { ends: false, .. } if too_long => now < until,
@@ -330,9 +337,14 @@ mod tests {
 
     /// A queue of so many connections at a full shard that has places for two in it.
     fn queue(connections: u32) -> (Acceptor, Counters, Clock) {
+        queue_of(4, connections)
+    }
+
+    /// A queue of so many connections at a full shard of 8 slots.
+    fn queue_of(capacity: u64, connections: u32) -> (Acceptor, Counters, Clock) {
         let (counters, clock) = (Counters::default(), Clock::begin(Instant::now()));
-        counters.live.add(4);
-        let mut acceptor = Acceptor::new(8, 4, None, AdmissionGate::default());
+        counters.live.add(capacity);
+        let mut acceptor = Acceptor::new(8, capacity, None, AdmissionGate::default());
         for slot in 0..connections {
             assert_eq!(acceptor.try_admit(ConnId::new(0, slot, 0), &counters, &clock), None);
         }
@@ -358,6 +370,19 @@ mod tests {
             [NOTHING, SOMETHING, ENDS].map(|unread| waits(3, unread)),
             [Duration::ZERO, ADMISSION_WAIT, longest]
         );
+    }
+
+    /// Where there are fewer slots than connections, those that wait for a place leave slots for those that wake.
+    #[test]
+    fn a_queue_takes_half_of_the_slots_at_most_where_connections_sleep() {
+        for unread in [SOMETHING, ENDS] {
+            let (mut acceptor, counters, clock) = queue_of(1_000, 6);
+            let mut refused = 0;
+            while acceptor.next_admission(&counters, clock.now(), unread).is_some() {
+                refused += 1;
+            }
+            assert_eq!(refused, 2, "{unread:?}");
+        }
     }
 
     #[test]

@@ -69,6 +69,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// woken for it, since its next bytes would come by a wake. Returns `false` if that cannot be now, or it is gone.
     pub fn pause_reads(&mut self, name: ConnId) -> Result<bool> {
         let Wake::Awake(conn) = self.reach(name)? else { return Ok(false) };
+        // It may have slept with bytes that waited for a slot.
+        self.send_unsent_of(conn)?;
         let is_live = self.slots.is_live(conn);
         if is_live && !self.departures.set_reads_paused(conn, true) {
             self.slots.update(conn, SlotState::pause_reads);
@@ -76,15 +78,19 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(is_live)
     }
 
-    /// Receives again on a connection whose reads were paused. Its silence begins now.
+    /// Receives again on a connection whose reads were paused. Its silence begins now, and so does the time within which
+    /// a record of TLS must be whole.
     pub fn resume_reads(&mut self, name: ConnId) -> Result<()> {
-        let Some(conn) = self.find(name) else { return Ok(()) };
-        if self.departures.set_reads_paused(conn, false) {
+        if !self.has_paused_reads(name) {
             return Ok(());
         }
-        match self.slots.row(conn) {
-            Some(row) if row.lifecycle.is_live() => self.idle.heard(&mut row.link),
-            _ => return Ok(()),
+        let Some(conn) = self.find(name) else { return Ok(()) };
+        self.record_goes_on(name);
+        if let Some(row) = self.slots.row(conn) {
+            self.idle.heard(&mut row.link);
+        }
+        if self.departures.set_reads_paused(conn, false) {
+            return Ok(());
         }
         self.apply(conn, SlotState::resume_reads)
     }

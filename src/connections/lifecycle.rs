@@ -100,8 +100,12 @@ enum Phase {
     Live,
     /// Its socket is on its way to another process, which has not said yet that it has it.
     Away,
-    /// It has ended for its driver, and its peer has a FIN. What comes is dropped.
+    /// It has ended for its driver, and its FIN is being sent by the kernel. What comes is dropped.
+    ShuttingDown,
+    /// Its peer has the FIN. What comes is dropped.
     Lingering,
+    /// It has lingered for long enough, and its FIN is still being sent: the kernel looks for the socket in the slot.
+    Lingered,
     /// Its descriptor is being closed.
     Closing,
 }
@@ -193,12 +197,12 @@ impl SlotState {
 
     /// Whether it has ended, and what comes is dropped.
     pub fn is_lingering(self) -> bool {
-        self.phase == Phase::Lingering
+        matches!(self.phase, Phase::ShuttingDown | Phase::Lingering)
     }
 
     /// Whether what comes is received.
     fn receives(self) -> bool {
-        matches!(self.phase, Phase::Live | Phase::Lingering)
+        self.is_live() || self.is_lingering()
     }
 
     /// Whether nothing is under way for a connection: it may be put to sleep.
@@ -306,7 +310,7 @@ impl SlotState {
 
     /// Nothing is received any more, while it is live.
     pub fn pause_reads(&mut self) {
-        if self.phase != Phase::Lingering {
+        if !self.is_lingering() {
             self.flags.set(Flags::READS_PAUSED);
         }
     }
@@ -521,12 +525,31 @@ impl SlotState {
         self.phase == Phase::Live && !later
     }
 
-    /// A live connection has ended, with nothing on its way to the peer. It keeps its slot, and what comes is dropped.
+    /// A live connection has ended, with nothing on its way to the peer but the FIN that the kernel was asked for. It keeps its
+    /// slot, and what comes is dropped.
     pub fn linger(&mut self) -> Action {
         debug_assert!(self.is_live() && !self.is_sending(), "what is sent comes before the end");
-        self.phase = Phase::Lingering;
+        self.phase = Phase::ShuttingDown;
         self.flags.clear(Flags::CLOSE_WHEN_SENT.or(Flags::READS_PAUSED));
         self.next()
+    }
+
+    /// Its FIN is sent. Returns whether its slot is to be freed now, as it has lingered for long enough.
+    pub fn shut_down(&mut self) -> bool {
+        if self.phase == Phase::ShuttingDown {
+            self.phase = Phase::Lingering;
+        }
+        self.phase == Phase::Lingered
+    }
+
+    /// It has lingered for long enough. Returns whether its slot may be freed now; if not, `shut_down` will say so.
+    pub fn stop_lingering(&mut self) -> bool {
+        let may_be_freed = self.phase == Phase::Lingering;
+        if !may_be_freed {
+            self.phase = Phase::Lingered;
+            self.leave_filter();
+        }
+        may_be_freed
     }
 
     /// A live connection has ended: it was reset, or its peer has sent a FIN. `armed` if its poll still waits. It keeps

@@ -108,8 +108,18 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.lingering.dropped.remove(&conn);
         self.lingering.stopped = Some(conn);
         self.counters.lingering.sub(1);
-        tear_down(&mut self.ending().1, conn)?;
+        if self.slots.row(conn).is_some_and(|row| row.lifecycle.stop_lingering()) {
+            tear_down(&mut self.ending().1, conn)?;
+        }
         Ok(true)
+    }
+
+    /// The kernel has sent the FIN of a connection that lingers, or that has lingered.
+    pub fn shut_down(&mut self, conn: ConnId) -> Result<()> {
+        if self.slots.row(conn).is_some_and(|row| row.lifecycle.shut_down()) {
+            tear_down(&mut self.ending().1, conn)?;
+        }
+        Ok(())
     }
 
     /// Closes some connections whose time to linger is over, and further ones while others want slots or memory.

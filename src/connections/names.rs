@@ -169,7 +169,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Sends what was kept for a connection that is awake again.
-    fn send_unsent_of(&mut self, conn: ConnId) -> Result<()> {
+    pub(super) fn send_unsent_of(&mut self, conn: ConnId) -> Result<()> {
         let name = self.name_of(conn);
         match self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name)) {
             Some(bytes) => self.send_late(conn, &bytes),

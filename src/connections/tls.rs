@@ -263,18 +263,24 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
     }
 
+    /// The time begins anew within which the record must be whole whose beginning a connection has sent.
+    pub(super) fn record_goes_on(&mut self, name: ConnId) {
+        if let Some(tls) = &mut self.tls {
+            tls.layer.postpone_record(name, self.clock.now().after(tls.timeout));
+        }
+    }
+
     /// Closes some connections with a record that was not whole in time.
     fn close_late_records(&mut self) -> Result<()> {
         for _ in 0..TIMEOUTS_PER_PASS {
             let now = self.clock.now();
             let Some(name) = self.tls.as_ref().and_then(|tls| tls.layer.overdue(now)) else { break };
-            let is_paused = self.has_paused_reads(name);
-            let Some(tls) = &mut self.tls else { break };
-            if is_paused {
+            if self.has_paused_reads(name) {
                 // Its rest may have come, and is not received.
-                tls.layer.postpone_record(name, now.after(tls.timeout));
+                self.record_goes_on(name);
                 continue;
             }
+            let Some(tls) = &mut self.tls else { break };
             tls.layer.drop_incomplete(name);
             if self.is_open_for_tls(name) {
                 self.counters.records_timed_out.add(1);

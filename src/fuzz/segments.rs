@@ -6,6 +6,7 @@ use super::Input;
 use crate::hibernation::answer::{Answer, LONGEST};
 use crate::hibernation::closing::{Closing, Step};
 use crate::hibernation::judge::{Reason, Verdict, judge};
+use crate::hibernation::round_trip::RoundTrip;
 use crate::hibernation::segment::{ACK, CHECKSUM, FIN, RST, SYN, Segment, URG, checksum, checksum_is_right};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 
@@ -49,6 +50,7 @@ fn checkpoint(input: &mut Input<'_>, v6: bool) -> Checkpoint {
         send_window: input.word(),
         receive_window: input.word(),
         largest_window: input.word(),
+        round_trip: RoundTrip::UNKNOWN,
     };
     Checkpoint { tuple, negotiated, progress }
 }
@@ -128,7 +130,8 @@ fn sleeping(checkpoint: &Checkpoint, input: &mut Input<'_>) {
             assert_eq!(new.received, old.received);
             assert!(recent && plain && length == 0 && from <= old.receive_window);
         }
-        Verdict::Reinject => {
+        Verdict::Reinject(new) => {
+            assert_eq!((new.received, new.sent), (old.received, old.sent));
             assert!(recent && !segment.has(RST) && !segment.has(SYN));
             let inside = (0..length.max(1)).any(|number| from.wrapping_add(number) < old.receive_window);
             assert!(inside || segment.has(URG) && segment.payload == 0 && (from == 0 || from == old.receive_window));

@@ -21,8 +21,9 @@ pub enum Verdict {
     /// record; the checkpoint then has this progress. The peer still lacks an acknowledgement.
     Deliver(Progress),
     /// The connection must wake, and its socket must get the segment: payload out of order, payload that was received
-    /// in part, payload with a FIN, or urgent payload.
-    Reinject,
+    /// in part, payload with a FIN, or urgent payload. The checkpoint then has this progress, in which the peer's window may
+    /// have changed.
+    Reinject(Progress),
     /// The peer has no more to send, and nothing is missing. The checkpoint then has this progress, in which the FIN is
     /// received. See [`Closing::answer`](super::closing::Closing::answer).
     PeerEnds(Progress),
@@ -84,14 +85,14 @@ pub fn judge(checkpoint: &Checkpoint, tuple: &Tuple, segment: &Segment) -> Verdi
     let updated = with_window(checkpoint, segment);
     let received = progress.received.wrapping_add(segment.payload as u32);
     match (segment.payload, segment.has(FIN)) {
-        _ if segment.has(URG) => Verdict::Reinject,
+        _ if segment.has(URG) => Verdict::Reinject(updated),
         (0, false) => Verdict::Update(updated),
         (0, true) if place.start == 0 => Verdict::PeerEnds(Progress { received: received.wrapping_add(1), ..updated }),
         (_, false) if place.start == 0 && place.end <= place.window => {
             // The window moves on, as the service takes the payload at once.
             Verdict::Deliver(Progress { received, ..updated })
         }
-        _ => Verdict::Reinject,
+        _ => Verdict::Reinject(updated),
     }
 }
 

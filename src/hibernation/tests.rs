@@ -4,6 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
+use super::round_trip::RoundTrip;
 use super::segment::{ACK, Segment};
 use super::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 
@@ -11,6 +12,7 @@ mod answer;
 mod challenge;
 mod closing;
 mod judge;
+mod round_trip;
 mod segment;
 
 /// The ends of a connection, IPv4 or IPv6.
@@ -52,6 +54,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
             send_window,
             receive_window,
             largest_window: largest_window.max(send_window),
+            round_trip: RoundTrip::UNKNOWN,
         },
     );
     (tuples(), negotiated(), progress).prop_map(|(tuple, negotiated, progress)| Checkpoint {
@@ -72,6 +75,7 @@ fn plain() -> Checkpoint {
             send_window: 2_000,
             receive_window: 100,
             largest_window: 2_000,
+            round_trip: RoundTrip::UNKNOWN,
         },
     }
 }

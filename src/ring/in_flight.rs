@@ -180,8 +180,8 @@ impl InFlightOps {
             | Operation::InstallAccepted
             | Operation::Cancel
             | Operation::Reset
-            | Operation::Shutdown
             | Operation::CopyDescriptor => Outcome::Settled,
+            Operation::Shutdown => Outcome::ShutDown,
         };
         Ok(Completion { token, outcome })
     }

@@ -79,7 +79,8 @@ pub trait RingOps {
     fn cancel(&mut self, token: Token, operation: Operation) -> Result<()>;
 
     /// Queues the end of what is sent: the peer gets a FIN behind all that was sent, and what it sends can still be
-    /// received.
+    /// received. The slot must not be closed before this has completed: the kernel may look for the socket late, and
+    /// would find that of the slot's next connection.
     fn end_sending(&mut self, token: Token) -> Result<()>;
 
     /// Queues closing the slot's descriptor. The peer gets a FIN, unless the connection was reset before.

@@ -13,6 +13,7 @@ use super::Chance;
 use super::kernel::{Kernel, Socket, Work};
 use super::tcp::{End, Link, Network, SOFTIRQ, Segment, ServerSocket, peer_of};
 use crate::connections::{Caught, HibernationHost};
+use crate::hibernation::round_trip::RoundTrip;
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::CaughtAt;
 use crate::token::Token;
@@ -410,7 +411,14 @@ impl HibernationHost for SimHost {
             let (send_window, receive_window, largest_window) = (WINDOW, WINDOW, WINDOW);
             // What comes now is in the socket, and not in the checkpoint.
             kernel.pass(HALF_A_CHECKPOINT);
-            Ok(Some(Progress { received, sent, send_window, receive_window, largest_window }))
+            Ok(Some(Progress {
+                received,
+                sent,
+                send_window,
+                receive_window,
+                largest_window,
+                round_trip: RoundTrip::UNKNOWN,
+            }))
         })
     }
 
@@ -429,7 +437,7 @@ impl HibernationHost for SimHost {
         })
     }
 
-    fn restore(&mut self, checkpoint: &Checkpoint) -> io::Result<OwnedFd> {
+    fn restore(&mut self, checkpoint: &Checkpoint, _seen: u32) -> io::Result<OwnedFd> {
         self.kernel(|kernel| {
             kernel.pass(HALF_A_RESTORE);
             if kernel.has_fault(|faults| faults.restore) {

@@ -84,6 +84,8 @@ pub enum Work {
     Catcher,
     /// The doorbell was rung.
     Doorbell,
+    /// A worker of the ring has come to a shutdown.
+    Shutdown(Token),
 }
 
 /// An entry of the completion queue: user data, result, flags.

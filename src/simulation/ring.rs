@@ -23,6 +23,9 @@ use crate::token::{Operation, Token};
 const MORE: u32 = 1 << 1;
 const SOCKET_HAS_MORE: u32 = 1 << 2;
 
+/// How long it takes at most until a worker of a ring comes to a shutdown.
+const SHUTDOWN: Duration = Duration::from_millis(10);
+
 /// A submission that is queued for the kernel.
 enum Submission {
     Accept(Token),
@@ -312,8 +315,8 @@ impl Kernel {
                 }
             }
             Submission::Shutdown(token) => {
-                self.pass(CLOSE);
-                self.peer_in(ring, token).into_iter().for_each(|peer| self.end_sending(peer));
+                let at = self.elapsed() + self.chance.time(SHUTDOWN);
+                self.at(at, move |kernel| kernel.work(ring, Work::Shutdown(token)));
             }
             Submission::Close(token) => {
                 self.pass(CLOSE);
@@ -462,6 +465,12 @@ impl Kernel {
                 Some(Work::Accept) => self.accept(ring),
                 Some(Work::Catcher) => self.catcher_woke(ring),
                 Some(Work::Doorbell) => self.doorbell_woke(),
+                Some(Work::Shutdown(token)) => {
+                    // Whatever connection the slot has by now.
+                    self.pass(CLOSE);
+                    self.peer_in(ring, token).into_iter().for_each(|peer| self.end_sending(peer));
+                    self.complete(ring, token, 0, 0);
+                }
                 None => break,
             }
         }

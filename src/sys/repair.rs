@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::{RawAddress, set_option};
+use crate::hibernation::round_trip::RoundTrip;
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 
 /// Names and values that libc lacks (include/uapi/linux/tcp.h, include/uapi/asm-generic/socket.h).
@@ -169,7 +170,10 @@ fn progress(socket: &impl AsRawFd) -> io::Result<Option<Progress>> {
     }
     set(socket, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
     let sent = get(socket, libc::TCP_QUEUE_SEQ)?.cast_unsigned();
-    Ok(Some(Progress { received, sent, send_window, receive_window, largest_window }))
+    // A socket that has sent nothing since it was restored knows what it was told.
+    let smoothed = Duration::from_micros(info.tcpi_rtt.into());
+    let round_trip = if info.tcpi_data_segs_out > 0 { RoundTrip::of(smoothed) } else { RoundTrip::UNKNOWN };
+    Ok(Some(Progress { received, sent, send_window, receive_window, largest_window, round_trip }))
 }
 
 /// Empties a socket, of which `checkpoint` has taken the progress of the connection `tuple`, without a segment.
@@ -192,11 +196,37 @@ pub fn blank(socket: OwnedFd, tuple: &Tuple) -> io::Result<Blank> {
 /// socket already, ENETUNREACH or EHOSTUNREACH if the peer has no route, EMFILE, ENOMEM, ENOBUFS, and EPERM without
 /// CAP_NET_ADMIN. The checkpoint stays valid then.
 pub fn restore(checkpoint: &Checkpoint, wish: &Wish<'_>, blank: Option<Blank>) -> io::Result<OwnedFd> {
-    let blank = blank.filter(|blank| blank.fits(checkpoint.tuple.local));
-    let blank = blank.map_or_else(|| new_socket(&checkpoint.tuple, wish), Ok)?;
-    let socket = connected(checkpoint, blank)?;
+    let socket = connected(checkpoint, fitting(checkpoint, wish, blank)?)?;
     complete(&socket, checkpoint)?;
     Ok(socket)
+}
+
+/// Like `restore`, but that the last byte that was sent still waits for its acknowledgement. The peer has it, and what it
+/// was is not known any more: it is 0 now. It is to be acknowledged, or the socket given up (`abandon`), before the kernel
+/// sends it again, after 0.2 s or later. A peer that gets it drops it, as it has the byte.
+pub(super) fn restore_unacknowledged(
+    checkpoint: &Checkpoint,
+    wish: &Wish<'_>,
+    blank: Option<Blank>,
+) -> io::Result<OwnedFd> {
+    let sent = checkpoint.progress.sent.wrapping_sub(1);
+    let earlier = Checkpoint { progress: Progress { sent, ..checkpoint.progress }, ..*checkpoint };
+    let socket = connected(&earlier, fitting(checkpoint, wish, blank)?)?;
+    put_back(&socket, &[0])?;
+    complete(&socket, &earlier)?;
+    Ok(socket)
+}
+
+/// Gives a restored socket up without a segment, at once and also where another process has a copy of its descriptor.
+pub(super) fn abandon(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::TCP_REPAIR, REPAIR_ON)?;
+    connect(socket, &RawAddress::unspecified())
+}
+
+/// The blank socket if it fits the connection, or else a new one.
+fn fitting(checkpoint: &Checkpoint, wish: &Wish<'_>, blank: Option<Blank>) -> io::Result<Blank> {
+    let blank = blank.filter(|blank| blank.fits(checkpoint.tuple.local));
+    blank.map_or_else(|| new_socket(&checkpoint.tuple, wish), Ok)
 }
 
 /// Sets what the connection is made of, and makes it. Segments find the socket from now on.
@@ -376,6 +406,15 @@ fn bind(socket: &impl AsRawFd, to: &RawAddress) -> io::Result<()> {
     // SAFETY: the kernel reads the address, which outlives the call.
     let done = unsafe { libc::bind(socket.as_raw_fd(), to.as_ptr(), to.length()) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts bytes into the queue of what was sent and is not acknowledged. The socket is in repair mode, and that queue is the
+/// one that was chosen last (`SEND_QUEUE`). Nothing is sent.
+fn put_back(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<()> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel reads the bytes, which outlive the call.
+    let put = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    if put < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn connect(socket: &impl AsRawFd, to: &RawAddress) -> io::Result<()> {

@@ -5,6 +5,7 @@ mod catching;
 mod dialed;
 mod puppet;
 mod restoring;
+mod round_trip;
 mod segments;
 
 use std::io::{Read, Write};

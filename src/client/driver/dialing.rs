@@ -35,8 +35,20 @@ pub(super) struct Attempt {
     started: Instant,
 }
 
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialed {
+    /// The connection is dialed, or counted as failed.
+    Yes,
+    /// There is no slot for it yet.
+    NoSlot,
+    /// There is no port for it yet.
+    NoPort,
+}
+
 impl ClientDriver {
-    /// Dials a connection. `false` if there is no slot or no port for it yet.
+    /// Dials a connection. `false` if there is no slot for it yet, or no port. One that comes back in place of another waits
+    /// for its port while others are dialed.
     pub(super) fn dial(
         &mut self,
         connections: &mut ClientConnections,
@@ -49,8 +61,13 @@ impl ClientDriver {
         let is_anew = self.is_anew(index);
         let ports = &self.config.ports;
         let port = if is_anew { ports.anew(number, started) } else { ports.first(number, started) };
-        let dialed =
-            self.dial_from(connections, Attempt { index, intended: intended.unwrap_or(started), started }, port)?;
+        let attempt = Attempt { index, intended: intended.unwrap_or(started), started };
+        let outcome = self.dial_from(connections, attempt, port)?;
+        let waits = is_anew && outcome == Dialed::NoPort;
+        if waits {
+            self.again.push_back(attempt);
+        }
+        let dialed = waits || outcome == Dialed::Yes;
         self.config.progress.tried.add(u64::from(dialed));
         match port {
             Choice::Port(port) if !dialed && is_anew => self.config.ports.give_back(number, port, started),
@@ -60,9 +77,28 @@ impl ClientDriver {
         Ok(dialed)
     }
 
-    /// Dials a connection from another source port. `false` if there is no slot or no port for it yet. It fails when it has
-    /// found none within the time for a connect: ports that rested are tried again, and so there is always one to try.
-    pub(super) fn dial_again(&mut self, connections: &mut ClientConnections, attempt: Attempt) -> Result<bool> {
+    /// Dials connections that wait for another source port, `most` of them and each once. Returns how many were dialed;
+    /// `None` if there is no slot for one of them.
+    pub(super) fn dial_waiting(&mut self, connections: &mut ClientConnections, most: usize) -> Result<Option<usize>> {
+        let mut dialed = 0;
+        for _ in 0..self.again.len().min(most) {
+            let Some(attempt) = self.again.pop_front() else { break };
+            match self.dial_again(connections, attempt)? {
+                Dialed::Yes => dialed += 1,
+                // The ports of one route rest, and others have some.
+                Dialed::NoPort => self.again.push_back(attempt),
+                Dialed::NoSlot => {
+                    self.again.push_front(attempt);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(dialed))
+    }
+
+    /// Dials a connection from another source port. It fails when it has found none within the time for a connect: ports
+    /// that rested are tried again, and so there is always one to try.
+    fn dial_again(&mut self, connections: &mut ClientConnections, attempt: Attempt) -> Result<Dialed> {
         let number = self.number(attempt.index);
         let now = Instant::now();
         let is_late = now.saturating_duration_since(attempt.started) >= self.config.workload.connect_timeout;
@@ -71,14 +107,11 @@ impl ClientDriver {
         }
         let ports = &self.config.ports;
         let port = if self.is_anew(attempt.index) { ports.anew(number, now) } else { ports.another(number, now) };
-        let dialed = self.dial_from(connections, attempt, port)?;
-        if let (Choice::Port(port), false) = (port, dialed) {
+        let outcome = self.dial_from(connections, attempt, port)?;
+        if let (Choice::Port(port), Dialed::NoSlot) = (port, outcome) {
             self.config.ports.give_back(number, port, now);
         }
-        if !dialed {
-            self.again.push_front(attempt);
-        }
-        Ok(dialed)
+        Ok(outcome)
     }
 
     /// Whether a connection comes back in place of one that is over.
@@ -86,15 +119,14 @@ impl ClientDriver {
         self.storm.as_ref().is_some_and(|storm| storm.is_anew(index))
     }
 
-    /// Dials a connection from a source port, or counts it as failed if there is none. `false` if there is no slot
-    /// or no port for it yet.
-    fn dial_from(&mut self, connections: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<bool> {
+    /// Dials a connection from a source port, or counts it as failed if there is none.
+    fn dial_from(&mut self, connections: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<Dialed> {
         let Attempt { index, intended, started } = attempt;
         let number = self.number(index);
         let (source, to) = self.config.workload.routes.of(number);
         let port = match port {
             Choice::Port(port) => port,
-            Choice::Soon => return Ok(false),
+            Choice::Soon => return Ok(Dialed::NoPort),
             Choice::Exhausted => return Ok(self.not_dialed(index, Errno::EADDRNOTAVAIL)),
         };
         let receive_buffer = self.storm.as_ref().filter(|storm| storm.reads_slowly(index)).map(|_| SLOW_READER_BUFFER);
@@ -108,11 +140,11 @@ impl ClientDriver {
             Ok(socket) => socket,
             Err(error) if is_taken(Errno::of(&error)) && !lacks_address(source, to) => {
                 self.pass_over(attempt, port);
-                return Ok(true);
+                return Ok(Dialed::Yes);
             }
             Err(error) => return Ok(self.not_dialed(index, Errno::of(&error))),
         };
-        let Some(conn) = connections.dial(socket.as_raw_fd(), to)? else { return Ok(false) };
+        let Some(conn) = connections.dial(socket.as_raw_fd(), to)? else { return Ok(Dialed::NoSlot) };
         connections.keep_dialed(conn, &socket);
         let awaited = Awaited::Connect { socket, given_up: false };
         let key = self.window.add(Probe {
@@ -127,15 +159,15 @@ impl ClientDriver {
         if let Some(state) = connections.state(conn) {
             *state = ConnState::dialed(index, key, port);
         }
-        Ok(true)
+        Ok(Dialed::Yes)
     }
 
     /// Counts a connection that could not be dialed at all.
-    fn not_dialed(&mut self, index: u32, errno: Errno) -> bool {
+    fn not_dialed(&mut self, index: u32, errno: Errno) -> Dialed {
         self.config.progress.failed.add(1);
         self.never_stood(index);
         *self.causes.entry(Cause::Errno(errno)).or_default() += 1;
-        true
+        Dialed::Yes
     }
 
     /// Another socket of this host has the source port that a connection was to have: dial from another port later.

@@ -367,13 +367,8 @@ impl ClientDriver {
 
     /// Dials new connections, as many at a time as the ramp did.
     fn redial(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
-        for _ in 0..DIALS_PER_PASS {
-            if let Some(attempt) = self.again.pop_front() {
-                if !self.dial_again(connections, attempt)? {
-                    return Ok(Schedule::OnEvent);
-                }
-                continue;
-            }
+        let Some(dialed) = self.dial_waiting(connections, DIALS_PER_PASS)? else { return Ok(Schedule::OnEvent) };
+        for _ in dialed..DIALS_PER_PASS {
             let hopeless = self.hopeless();
             let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
             if storm.redialed >= storm.goal(connections.clock(), now) || hopeless {

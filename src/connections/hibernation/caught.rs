@@ -6,10 +6,10 @@ use super::{Around, Caught, Hibernation};
 use crate::connections::close_reason::CloseReason;
 use crate::constants::BUFFER_BYTES;
 use crate::error::Result;
-use crate::hibernation::Checkpoint;
 use crate::hibernation::answer::{Answer, LONGEST};
 use crate::hibernation::judge::{Reason, Verdict, judge, same};
 use crate::hibernation::segment::{Segment, checksum_is_right};
+use crate::hibernation::{Checkpoint, Progress};
 use crate::ring::RingOps;
 use crate::stats::Counters;
 use crate::sys::CaughtAt;
@@ -90,13 +90,15 @@ impl<S: Default> Hibernation<S> {
         match verdict {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
                 let checkpoint = Checkpoint { progress, ..checkpoint };
-                if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint)? {
+                if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint, segment.echo())? {
                     self.delivery = Some(Delivery { checkpoint, segment, caught: caught.at });
                     return Ok(Arrival::Delivered(conn));
                 }
             }
-            Verdict::Deliver(_) | Verdict::Reinject => {
-                if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint)? {
+            Verdict::Deliver(progress) | Verdict::Reinject(progress) => {
+                let progress = Progress { received: checkpoint.progress.received, ..progress };
+                // The socket sees the segment's timestamp when it gets the segment. Before that an older segment may come.
+                if let Some(conn) = self.wake_by_peer(around, caught, &Checkpoint { progress, ..checkpoint }, 0)? {
                     self.let_go(caught);
                     self.woke_for(caught.at);
                     return Ok(Arrival::Woke(conn));
@@ -127,15 +129,16 @@ impl<S: Default> Hibernation<S> {
         Ok(Arrival::Settled)
     }
 
-    /// Wakes a connection because of its peer's segment. `None` if it still sleeps, and the peer sends the segment again,
-    /// or is gone.
+    /// Wakes a connection because of its peer's segment; for `seen` see `wake`. `None` if it still sleeps, and the peer sends
+    /// the segment again, or is gone.
     fn wake_by_peer<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
         caught: &Caught,
         checkpoint: &Checkpoint,
+        seen: u32,
     ) -> Result<Option<ConnId>> {
-        Ok(match self.wake(around, caught.index, checkpoint)? {
+        Ok(match self.wake(around, caught.index, checkpoint, seen)? {
             Wake::Awake(conn) => {
                 around.parts.counters.woken_by_peer.add(1);
                 Some(conn)

@@ -383,7 +383,8 @@ impl Entries {
             sent: entry.sent,
             send_window: u32::from(entry.send_window) << send,
             receive_window: u32::from(entry.receive_window) << receive,
-            largest_window: u32::from(entry.largest_window) << send,
+            largest_window: u32::from(entry.largest_window()) << send,
+            round_trip: entry.round_trip(),
         };
         Some(Checkpoint { tuple: self.tuple(index)?, negotiated: self.negotiated(index)?, progress })
     }

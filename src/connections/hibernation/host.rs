@@ -72,8 +72,9 @@ pub trait HibernationHost {
     /// descriptors of the socket are open.
     fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()>;
 
-    /// Makes a socket for a connection that slept.
-    fn restore(&mut self, checkpoint: &Checkpoint) -> io::Result<OwnedFd>;
+    /// Makes a socket for a connection that slept. `seen` is the peer's last timestamp, which the socket will echo, or 0
+    /// where it is not known.
+    fn restore(&mut self, checkpoint: &Checkpoint, seen: u32) -> io::Result<OwnedFd>;
 
     /// Whether segments were caught.
     fn has_caught(&mut self) -> bool;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::host::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::repair::{self, Blank, Keepalive, Wish};
+use crate::sys::round_trip::{self, Restored};
 use crate::sys::{self, Catcher, CaughtAt, GracePeriods, RawSender, Steering};
 
 /// Blank sockets that a shard keeps for its next wakes at most, and as many more that rest. Each takes a file descriptor
@@ -18,6 +19,10 @@ const MOST_BLANKS: u64 = 512;
 
 /// The share of a shard's spare descriptors, as a divisor, that blank sockets may take, and that resting ones may.
 const SHARE_OF_BLANKS: u64 = 8;
+
+/// After a socket could not be told its round-trip time, so many wakes do without at least and at most; twice as many each
+/// time. An attempt in vain costs as much as a wake, and what prevents it may pass or last.
+const WAKES_UNTOLD: [u32; 2] = [8, 1_024];
 
 /// Something that is done once a grace period has passed; without a number it was not asked for yet.
 type AfterGrace<T> = VecDeque<(Option<u64>, T)>;
@@ -47,6 +52,9 @@ pub struct KernelHost {
     woken: AfterGrace<(Tuple, u32, u64)>,
     latest: HashMap<u32, (Tuple, u64)>,
     wakes: u64,
+    /// So many of the next wakes do not tell the round-trip time, and so many did not the last time.
+    untold: u32,
+    untold_before: u32,
 }
 
 impl KernelHost {
@@ -75,6 +83,8 @@ impl KernelHost {
             woken: VecDeque::new(),
             latest: HashMap::new(),
             wakes: 0,
+            untold: 0,
+            untold_before: 0,
         })
     }
 
@@ -222,10 +232,18 @@ impl HibernationHost for KernelHost {
         Ok(())
     }
 
-    fn restore(&mut self, checkpoint: &Checkpoint) -> io::Result<OwnedFd> {
+    fn restore(&mut self, checkpoint: &Checkpoint, seen: u32) -> io::Result<OwnedFd> {
         let blank = self.blank(checkpoint.tuple.local);
         let wish = Wish { program: self.program.as_fd(), no_delay: true, keepalive: self.keepalive };
-        repair::restore(checkpoint, &wish, blank)
+        if let Some(rest) = self.untold.checked_sub(1) {
+            self.untold = rest;
+            return repair::restore(checkpoint, &wish, blank);
+        }
+        let Restored { socket, is_untold } = round_trip::restore(checkpoint, &wish, blank, &self.released, seen)?;
+        let [least, most] = WAKES_UNTOLD;
+        self.untold = if is_untold { (2 * self.untold_before).clamp(least, most) } else { 0 };
+        self.untold_before = self.untold;
+        Ok(socket)
     }
 
     fn has_caught(&mut self) -> bool {

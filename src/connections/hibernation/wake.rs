@@ -27,18 +27,20 @@ pub(in crate::connections) enum Wake {
 }
 
 impl<S: Default> Hibernation<S> {
-    /// Wakes a sleeping connection, from the state that is kept of it and as changed by `from`.
+    /// Wakes a sleeping connection, from the state that is kept of it and as changed by `from`. `seen` is the peer's last
+    /// timestamp, or 0 where that is not known.
     pub(super) fn wake<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
         index: u32,
         from: &Checkpoint,
+        seen: u32,
     ) -> Result<Wake> {
         let Some(conn) = around.parts.slots.claim(0) else { return Ok(Wake::Later) };
         self.host.begin_transit();
         // First: should this process be killed meanwhile, the connection is lost, and must not be taken for asleep.
         self.entries.move_to(index, Whereabouts::Awake);
-        let restored = self.host.restore(from);
+        let restored = self.host.restore(from, seen);
         if restored.is_ok() {
             // Last: until here its segments are caught, as the socket is not complete before.
             self.host.woke(&from.tuple, index);
@@ -90,7 +92,7 @@ impl<S: Default> Hibernation<S> {
     pub fn wake_to_send<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, name: ConnId) -> Result<Option<Wake>> {
         let Some(index) = self.asleep(name) else { return Ok(None) };
         let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(None) };
-        let wake = self.wake(around, index, &checkpoint)?;
+        let wake = self.wake(around, index, &checkpoint, 0)?;
         if let Wake::Awake(_) = wake {
             around.parts.counters.woken_by_send.add(1);
         }

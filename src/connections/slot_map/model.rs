@@ -53,6 +53,10 @@ struct Occupant {
     hung: bool,
     /// It has ended, and what comes is dropped.
     lingers: bool,
+    /// The end of its own direction is in the kernel.
+    shutting_down: bool,
+    /// It has lingered for long enough, and is dismantled after that.
+    lingered: bool,
     closing: bool,
     kept: bool,
     ending: bool,
@@ -88,6 +92,8 @@ impl Occupant {
             cancelled: false,
             hung: false,
             lingers: false,
+            shutting_down: false,
+            lingered: false,
             closing: false,
             kept: false,
             ending: false,
@@ -122,6 +128,7 @@ impl Occupant {
             Event::Rearm => self.is_heard(),
             Event::Reclaim => self.hung,
             Event::Lingered => self.lingers,
+            Event::ShutDown => self.shutting_down,
             Event::Crowd => self.stands && !self.crowded,
             Event::Room => self.crowded,
             Event::Turn => self.waiting,
@@ -155,7 +162,9 @@ impl Occupant {
             Event::Fired => self.poll_fired(lifecycle, self.poll == Poll::Lasting),
             Event::PollEnds => self.poll_fired(lifecycle, false),
             Event::HungUp => self.hung_up(lifecycle, self.poll == Poll::Lasting),
-            Event::Reclaim | Event::Lingered => self.tear_down(lifecycle),
+            Event::Reclaim => self.tear_down(lifecycle),
+            Event::Lingered => self.stop_lingering(lifecycle),
+            Event::ShutDown => self.shut_down(lifecycle),
             Event::RemovalWorks => {
                 self.removing = false;
                 self.poll_ends |= self.poll != Poll::None;
@@ -193,12 +202,9 @@ impl Occupant {
                 let next = lifecycle.resume();
                 self.follow(lifecycle, next)
             }
-            Event::Often => {
-                self.often = true;
-                false
-            }
-            Event::Filtered => {
-                self.filtered = true;
+            Event::Often | Event::Filtered => {
+                self.often |= event == Event::Often;
+                self.filtered |= event == Event::Filtered;
                 false
             }
             Event::Told | Event::ToldOfReset | Event::Look | Event::Try => self.behind_the_filter(lifecycle, event),
@@ -257,7 +263,7 @@ impl Occupant {
     fn peer_ended(&mut self, lifecycle: &mut SlotState) -> bool {
         (self.data, self.asked) = (Data::None, false);
         if self.lingers {
-            self.tear_down(lifecycle);
+            self.stop_lingering(lifecycle);
         } else if self.stands {
             self.hang(lifecycle, true);
         }
@@ -323,7 +329,7 @@ impl Occupant {
     fn data_over(&mut self, lifecycle: &mut SlotState, broken: bool) -> bool {
         (self.data, self.cancelled) = (Data::None, false);
         if broken && self.lingers {
-            self.tear_down(lifecycle);
+            self.stop_lingering(lifecycle);
         } else if broken {
             self.close(lifecycle, CloseMode::Immediate);
         }
@@ -390,9 +396,26 @@ impl Occupant {
 
     fn linger(&mut self, lifecycle: &mut SlotState) -> bool {
         (self.stands, self.ending, self.reads_paused, self.lingers) = (false, false, false, true);
+        self.shutting_down = true;
         self.notified += 1;
         let next = lifecycle.linger();
         self.follow(lifecycle, next)
+    }
+
+    fn shut_down(&mut self, lifecycle: &mut SlotState) -> bool {
+        self.shutting_down = false;
+        let lingered = std::mem::take(&mut self.lingered);
+        assert_eq!(lifecycle.shut_down(), lingered);
+        lingered && self.tear_down(lifecycle)
+    }
+
+    fn stop_lingering(&mut self, lifecycle: &mut SlotState) -> bool {
+        if lifecycle.stop_lingering() {
+            return self.tear_down(lifecycle);
+        }
+        self.leave_filter();
+        (self.lingers, self.lingered, self.announced) = (false, true, false);
+        false
     }
 
     fn hang(&mut self, lifecycle: &mut SlotState, armed: bool) -> bool {
@@ -412,6 +435,7 @@ impl Occupant {
         }
         self.cancelled = self.data == Data::ParkedSend;
         assert!(!self.closing, "closed twice");
+        assert!(!self.shutting_down, "the shutdown may find the next connection");
         self.closing = true;
         false
     }
@@ -495,6 +519,7 @@ impl Occupant {
         let in_kernel = self.opening
             || self.hung
             || self.lingers
+            || self.shutting_down
             || self.closing
             || self.poll != Poll::None
             || self.data != Data::None;
@@ -519,6 +544,7 @@ impl Occupant {
             (!parked).then_some(data),
             Some(Event::Reclaim),
             Some(Event::Lingered),
+            Some(Event::ShutDown),
             Some(Event::Closed),
         ]
         .into_iter()

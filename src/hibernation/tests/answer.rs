@@ -20,6 +20,7 @@ fn peer_of(checkpoint: &Checkpoint) -> Checkpoint {
             send_window: progress.receive_window,
             receive_window: progress.send_window,
             largest_window: progress.receive_window.max(1),
+            ..progress
         },
     }
 }

@@ -137,8 +137,9 @@ impl Case {
     fn accepted(&self) -> Verdict {
         let next = self.sequence == self.received;
         let all_allowed = self.numbers().iter().all(|number| self.allows(*number));
+        let reinjected = Verdict::Reinject(Progress { received: self.received as u32, ..self.progress() });
         if self.has(URG) {
-            Verdict::Reinject
+            reinjected
         } else if self.numbers().is_empty() {
             Verdict::Update(self.progress())
         } else if self.payload == 0 && next {
@@ -146,7 +147,7 @@ impl Case {
         } else if !self.has(FIN) && next && all_allowed {
             Verdict::Deliver(self.progress())
         } else {
-            Verdict::Reinject
+            reinjected
         }
     }
 }
@@ -159,7 +160,7 @@ proptest! {
         let verdict = case.judge();
         prop_assert_eq!(verdict, case.expected());
         // The rule that keeps attackers from waking sleepers, in the fewest words.
-        let wakes = matches!(verdict, Verdict::Deliver(_) | Verdict::Reinject);
+        let wakes = matches!(verdict, Verdict::Deliver(_) | Verdict::Reinject(_));
         prop_assert!(!wakes || !case.other_tuple && case.is_acceptable() && case.acknowledges_well());
     }
 }
@@ -189,7 +190,7 @@ fn payload_is_delivered_if_it_is_next_and_wakes_otherwise() {
             data.payload = vec![1; 10];
             change(data);
         });
-        assert_eq!(verdict, Verdict::Reinject);
+        assert_eq!(verdict, Verdict::Reinject(progress));
     };
     reinjected(|data| data.flags |= FIN);
     reinjected(|data| data.flags |= URG);

@@ -34,6 +34,8 @@ enum Command {
     /// What was kept for each connection is sent back.
     PushAll,
     Close(u32, CloseMode),
+    /// Reads of a connection are paused and resumed.
+    Pause(u32),
     /// Whatever comes next on a connection, what was kept for this one is sent back.
     PushAtNext(u32),
     /// All sleeping connections are given to another process, but for this one, which is reset meanwhile.
@@ -148,6 +150,11 @@ impl Keeper {
                     connections.close(name, mode, CloseReason::Local)?;
                 }
             }
+            Command::Pause(number) => {
+                if let Some(name) = name(&self.names, number) {
+                    pause(connections, name)?;
+                }
+            }
             Command::PushAtNext(number) => self.pushes = Some(number),
             Command::GiveAllBut(number) => {
                 assert!(connections.may_surrender());
@@ -201,9 +208,16 @@ impl Keeper {
                 self.collects = !self.collects;
                 Ok(())
             }
+            5..=8 => pause(connections, conn),
             _ => self.push(connections, conn),
         }
     }
+}
+
+/// Pauses the reads of a connection for no time, which wakes it.
+fn pause(connections: &mut Simulated, conn: ConnId) -> Result<()> {
+    connections.pause_reads(conn)?;
+    connections.resume_reads(conn)
 }
 
 /// Gives all sleeping connections away, with their states.

@@ -102,6 +102,55 @@ impl Driver<Machine> for Leaving {
     }
 }
 
+/// Has a connection leave whose reads are paused, and resumes them.
+struct Resuming {
+    turns: Turns,
+    conn: Option<ConnId>,
+}
+
+impl Driver<Machine> for Resuming {
+    type State = ();
+
+    fn opened(&mut self, connections: &mut Simulated, conn: ConnId) -> Result<()> {
+        self.conn = Some(conn);
+        connections.pause_reads(conn).map(drop)
+    }
+
+    fn received(&mut self, _: &mut Simulated, _: ConnId, _: &mut [u8]) -> Result<Reply> {
+        Ok(Reply::Nothing)
+    }
+
+    fn ended(&mut self, _: &mut Simulated, _: ConnId, _: CloseReason) -> Result<()> {
+        Ok(())
+    }
+
+    fn turn(&mut self, connections: &mut Simulated, now: Instant, _: u32) -> Result<Schedule> {
+        if let Some(conn) = self.conn.filter(|_| self.turns.time() >= SILENT) {
+            self.conn = None;
+            connections.prepare_to_leave(conn)?;
+            assert!(connections.silence(conn) > Some(SILENT / 2));
+            connections.resume_reads(conn)?;
+            assert_eq!(connections.silence(conn), Some(Duration::ZERO));
+            connections.stays(conn)?;
+            self.turns.seen().opened.push(self.turns.time());
+        }
+        self.turns.turn(connections, now)
+    }
+}
+
+/// How long reads are paused.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// The silence of a connection begins anew when its reads are resumed, also while it is to leave.
+#[test]
+fn a_connection_that_is_to_leave_is_not_silent_after_a_pause() {
+    let scene = Scene::new(1, 200);
+    scene.come(1, Duration::ZERO);
+    scene.machine.at(SILENT, |kernel| kernel.ring_doorbell());
+    let (_, seen) = scene.run_driver(2 * SILENT, |turns| Resuming { turns, conn: None });
+    assert_eq!(seen.opened.len(), 1, "it was resumed");
+}
+
 /// Peers that have room for so many bytes at first, and for all of them in the end.
 fn leave(seed: u64, fate: Fate, room: usize) -> Vec<usize> {
     const PEERS: usize = 10;

@@ -1,7 +1,10 @@
 //! A peer that is no kernel: it writes its segments itself, and so can shake hands without the options that a kernel
 //! would offer. Segments to it are caught by a catcher of its own.
 
+use super::round_trip::MEASURED;
 use super::*;
+use crate::hibernation::round_trip::RoundTrip;
+use crate::hibernation::segment::Segment;
 use crate::sys::repair::{identify, restore};
 use crate::sys::set_option;
 
@@ -163,6 +166,29 @@ fn what_was_agreed_on_is_restored() {
             negotiated.scales.unwrap_or(crate::hibernation::Scales { send: 0, receive: 0 })
         });
     }
+}
+
+/// With its first segment a woken socket echoes the timestamp of the segment that woke its connection, whose payload it
+/// never got.
+#[test]
+fn a_woken_connection_echoes_the_peers_timestamp() {
+    let timestamps = |value: u32| [[1, 1, 8, 10].as_slice(), &value.to_be_bytes(), &[0; 4]].concat();
+    on_loopbacks(|mut server| {
+        let (mut puppet, ours) = Puppet::dial(&server, &timestamps(70_000));
+        let mut checkpoint = server.put_to_sleep(ours, 0);
+        checkpoint.progress.round_trip = RoundTrip::of(MEASURED);
+        puppet.send(ACK | PSH, &timestamps(70_123), b"wake");
+        puppet.sequence += 4;
+        let kept = server.next_caught();
+        let seen = Segment::parse(&kept.bytes, kept.whole_len).unwrap().echo();
+        checkpoint.progress.received = checkpoint.progress.received.wrapping_add(4);
+        let (mut woken, told) = server.wake_from_afar(&checkpoint, 0, seen, &server.raw);
+        assert!(told);
+        woken.write_all(b"awake").unwrap();
+        let answer = puppet.hear(b"awake");
+        let echoed = Segment::parse(&answer.bytes, answer.whole_len).unwrap().timestamps.map(|pair| pair.echo);
+        assert_eq!((seen, echoed), (70_123, Some(70_123)));
+    });
 }
 
 /// Segments that came out of order are in no queue that can be asked for, and their peer believes them to be safe.

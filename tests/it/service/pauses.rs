@@ -192,6 +192,20 @@ fn a_paused_connection_is_not_closed_for_silence() {
     drop((paused, silent));
 }
 
+/// A resume without a pause is none: a peer that says nothing is silent all the same.
+#[test]
+fn a_connection_that_was_not_paused_is_closed_for_silence_whatever_is_resumed() {
+    let here = Here::start(1, |builder| builder.idle_timeout(Duration::from_secs(1)));
+    let silent = here.connect();
+    let (conn, _) = here.opened();
+    eventually("it is closed for silence", || {
+        here.resume(conn);
+        here.server().counters()[0].closed == 1
+    });
+    assert_eq!(here.next(), Told::Closed(conn, CloseReason::IdleTimeout));
+    drop(silent);
+}
+
 /// A pause wakes a sleeper, which then stays awake: its bytes wait in its socket.
 #[test(Network, Hibernation)]
 fn a_sleeper_can_be_paused() {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::hibernation::Progress;
+use crate::hibernation::round_trip::RoundTrip;
 
 /// Where the connection of an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,7 +81,8 @@ pub(super) struct Entry {
     /// segment could carry.
     pub send_window: u16,
     pub receive_window: u16,
-    pub largest_window: u16,
+    /// The peer's largest window, see `LARGEST_BITS`, and above it the class of the round-trip time.
+    pub largest: u16,
     /// The window of time in which the connection was last heard (`idle.rs`).
     pub heard: u16,
 }
@@ -103,7 +105,7 @@ impl Default for Entry {
             mode: 0,
             send_window: 0,
             receive_window: 0,
-            largest_window: 0,
+            largest: 0,
             heard: 0,
         }
     }
@@ -149,7 +151,7 @@ impl Entry {
             wide(self.local, ports),
             wide(self.received, self.sent),
             wide(self.timestamp_offset, agreed),
-            narrow([self.send_window, self.receive_window, self.largest_window, self.heard]),
+            narrow([self.send_window, self.receive_window, self.largest, self.heard]),
         ]
     }
 
@@ -171,7 +173,7 @@ impl Entry {
             mode: (agreed >> 24) as u8,
             send_window: windows as u16,
             receive_window: (windows >> 16) as u16,
-            largest_window: (windows >> 32) as u16,
+            largest: (windows >> 32) as u16,
             heard: (windows >> 48) as u16,
         }
     }
@@ -205,6 +207,10 @@ const MODE: usize = 3;
 /// Words of two IPv6 addresses.
 pub(super) const ADDRESS_WORDS: usize = size_of::<Addresses>() / size_of::<u64>();
 
+/// Bits of `Entry::largest` for the largest window, which is kept in units of eight times its scale and rounded down.
+/// It limits how old an acknowledgement may be. The present window is exact, and a largest one below it counts as that.
+const LARGEST_BITS: u32 = u16::BITS - RoundTrip::BITS;
+
 /// A window in the units of its scale. One that is larger than any segment can announce becomes the largest.
 fn scaled(window: u32, shift: u8) -> u16 {
     u16::try_from(window >> shift).unwrap_or(u16::MAX)
@@ -218,7 +224,20 @@ impl Entry {
         self.sent = progress.sent;
         self.send_window = scaled(progress.send_window, send);
         self.receive_window = scaled(progress.receive_window, receive);
-        self.largest_window = scaled(progress.largest_window, send);
+        // What was not measured since the connection slept last is as it was then.
+        let round_trip = if progress.round_trip.time().is_some() { progress.round_trip } else { self.round_trip() };
+        let largest = scaled(progress.largest_window, send) >> RoundTrip::BITS;
+        self.largest = largest | round_trip.bits() << LARGEST_BITS;
+    }
+
+    /// The peer's largest window, shifted by its scale.
+    pub fn largest_window(&self) -> u16 {
+        (self.largest << RoundTrip::BITS).max(self.send_window)
+    }
+
+    /// The round-trip time that was measured last.
+    pub fn round_trip(&self) -> RoundTrip {
+        RoundTrip::of_bits(self.largest >> LARGEST_BITS)
     }
 
     /// The connection is no more. `next` is the next free entry.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::os::fd::AsFd;
 
 use super::*;
+use crate::hibernation::round_trip::RoundTrip;
 
 /// What the map has of a connection.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ struct Known {
     place: (usize, u32),
     ends: Option<(Tuple, Negotiated)>,
     progress: Option<(Progress, u16)>,
+    /// What was measured last.
+    round_trip: RoundTrip,
 }
 
 /// Something that happens to one connection, or to a new one.
@@ -70,13 +73,14 @@ fn negotiated() -> impl Strategy<Value = Negotiated> {
 
 fn progress() -> impl Strategy<Value = Progress> {
     let windows = || prop_oneof![0..100_000u32, 0..=65_535u32 << 14, any::<u32>()];
-    (any::<(u32, u32)>(), windows(), windows(), windows()).prop_map(
-        |((received, sent), send_window, receive_window, largest_window)| Progress {
+    (any::<(u32, u32)>(), windows(), windows(), windows(), any::<u16>()).prop_map(
+        |((received, sent), send_window, receive_window, largest_window, class)| Progress {
             received,
             sent,
             send_window,
             receive_window,
             largest_window,
+            round_trip: RoundTrip::of_bits(class),
         },
     )
 }
@@ -102,13 +106,30 @@ fn kept(window: u32, shift: u8) -> u32 {
     (window >> shift).min(65_535) << shift
 }
 
-fn kept_of(progress: &Progress, negotiated: &Negotiated) -> Progress {
+/// The largest window as an entry keeps it: in eights of those units, and not below the present window.
+fn kept_largest(progress: &Progress, shift: u8) -> u32 {
+    let eights = (progress.largest_window >> shift).min(65_535) / 8;
+    ((eights * 8) << shift).max(kept(progress.send_window, shift))
+}
+
+fn kept_of(progress: &Progress, round_trip: RoundTrip, negotiated: &Negotiated) -> Progress {
     let (send, receive) = negotiated.scales.map_or((0, 0), |scales| (scales.send, scales.receive));
     Progress {
         send_window: kept(progress.send_window, send),
         receive_window: kept(progress.receive_window, receive),
-        largest_window: kept(progress.largest_window, send),
+        largest_window: kept_largest(progress, send),
+        round_trip,
         ..*progress
+    }
+}
+
+impl Known {
+    /// It sleeps or ends, and has come so far. What was not measured is as it was.
+    fn has_come(&mut self, progress: Progress, heard: u16) {
+        if progress.round_trip != RoundTrip::UNKNOWN {
+            self.round_trip = progress.round_trip;
+        }
+        self.progress = Some((progress, heard));
     }
 }
 
@@ -121,7 +142,8 @@ fn take(entries: &mut Entries, map: &mut BTreeMap<u32, Known>, former: &mut Hash
         let (name, place) = (entries.name_of(index), (ring, slot));
         assert!(!former.contains(&name), "a former connection's name");
         let (whereabouts, ends, progress) = (Whereabouts::Awake, None, None);
-        let former = map.insert(index, Known { name, renamed: false, whereabouts, place, ends, progress });
+        let known = Known { name, renamed: false, whereabouts, place, ends, progress, round_trip: RoundTrip::UNKNOWN };
+        let former = map.insert(index, known);
         assert!(former.is_none(), "an entry that is taken");
         return;
     }
@@ -141,11 +163,12 @@ fn take(entries: &mut Entries, map: &mut BTreeMap<u32, Known>, former: &mut Hash
         Step::Sleep(progress, heard) if !asleep && known.ends.is_some() => {
             entries.fell_asleep(index, &progress, heard);
             known.whereabouts = Whereabouts::Asleep;
-            known.progress = Some((progress, heard));
+            known.has_come(progress, heard);
         }
         Step::Progress(progress) if asleep => {
             entries.progressed(index, &progress);
-            known.progress = known.progress.map(|(_, heard)| (progress, heard));
+            let heard = known.progress.map_or(0, |(_, heard)| heard);
+            known.has_come(progress, heard);
         }
         Step::Wake { ring, slot } if known.whereabouts == Whereabouts::Asleep => {
             entries.woke(index, ConnId::new(ring, slot, 9));
@@ -185,7 +208,7 @@ fn agree(entries: &Entries, map: &BTreeMap<u32, Known>, former: &HashSet<ConnId>
             known.ends.zip(known.progress).filter(|_| asleep).map(|((tuple, negotiated), (progress, _))| Checkpoint {
                 tuple,
                 negotiated,
-                progress: kept_of(&progress, &negotiated),
+                progress: kept_of(&progress, known.round_trip, &negotiated),
             });
         assert_eq!(entries.checkpoint(*index), checkpoint);
         if let Some((_, heard)) = known.progress {

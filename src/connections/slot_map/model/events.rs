@@ -35,6 +35,8 @@ pub(super) enum Event {
     Reclaim,
     /// It has lingered for long enough.
     Lingered,
+    /// The kernel has sent the FIN of one that lingers.
+    ShutDown,
     /// From now on no buffer is free for a receive, or one is free again.
     Crowd,
     Room,
@@ -84,7 +86,7 @@ const WISHES: [Wish; 9] = [
 pub(super) fn all_events() -> Vec<Event> {
     use Event::*;
     let kernel = [Opened, Refused, AcceptFailed, DialFailed, Fired, HungUp, PollEnds, RemovalWorks, RemovalTooLate];
-    let more = [Empty, PeerEnded, SendDone, SendShort, DataFailed, CancelTooLate, Closed];
+    let more = [Empty, PeerEnded, SendDone, SendShort, DataFailed, CancelTooLate, Closed, ShutDown];
     let shard = [Rearm, Reclaim, Lingered, Crowd, Room, Turn, Often];
     let filter = [Filtered, Told, ToldOfReset, Look, Try];
     let received = WISHES.into_iter().flat_map(|wish| {

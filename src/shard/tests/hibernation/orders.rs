@@ -190,6 +190,34 @@ fn bytes_that_had_to_wait_need_no_other_event() {
     });
 }
 
+/// Bytes that wait for a slot go before those that are sent once a pause of reads has woken their connection, also where
+/// others have waited for longer.
+#[test]
+fn bytes_that_had_to_wait_go_with_a_wake_by_a_pause() {
+    const ROUNDS: u32 = 20;
+    with_seeds(8, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 2;
+        let night = Night::new(seed, 3, 40, catcher);
+        let peers = night.come(2, Duration::ZERO, MILLI);
+        for nth in 0..ROUNDS {
+            let at = 10 * MILLI + (SECOND + ASLEEP) * nth;
+            night.command(at, Command::Collect);
+            for peer in peers.clone() {
+                night.say(at, peer, 3);
+            }
+            let asleep = at + SECOND;
+            for command in [Command::Echo, Command::Push(1), Command::Push(2), Command::Pause(2)] {
+                night.command(asleep, command);
+            }
+            night.say(asleep, peers.end - 1, 2);
+        }
+        // A segment that is dropped several times in a row comes again late.
+        let (machine, seen) = night.run((SECOND + ASLEEP) * ROUNDS + 60 * SECOND);
+        assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0, "{:?}", seen.counters);
+    });
+}
+
 /// Bytes for a sleeper that cannot be woken are kept, and go before those that are sent once its peer has woken it.
 #[test]
 fn bytes_that_had_to_wait_go_first() {
