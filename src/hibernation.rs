@@ -20,8 +20,7 @@ pub mod round_trip;
 pub mod segment;
 
 use core::net::SocketAddr;
-
-use round_trip::RoundTrip;
+use core::time::Duration;
 
 /// The two ends of a connection. An IPv4-mapped IPv6 address is written here as the IPv4 address that is in the
 /// packets.
@@ -84,8 +83,9 @@ pub struct Progress {
     pub receive_window: u32,
     /// The largest window that the peer ever announced, in bytes (`max_window`).
     pub largest_window: u32,
-    /// The time from a segment to its acknowledgement (`srtt_us`).
-    pub round_trip: RoundTrip,
+    /// The time from a segment to its acknowledgement (`srtt_us`), if one was measured since the socket was made. Of a sleeping
+    /// connection it is the time that its class stands for ([`round_trip::RoundTrip`]).
+    pub round_trip: Option<Duration>,
 }
 
 /// All that is kept of a sleeping connection.

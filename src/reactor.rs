@@ -285,7 +285,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Outcome::ParkedSendCut(bytes, rest) => engine.parked_send_cut(conn, bytes, rest),
             Outcome::ParkedSendFailed(errno) | Outcome::SharedSendFailed(errno) => engine.broke(conn, errno),
             Outcome::CancelTooLate => engine.cancel_again(conn),
-            Outcome::ShutDown => engine.shut_down(conn),
+            Outcome::ShutDown { failed } => engine.shut_down(conn, failed),
             Outcome::Closed => engine.closed(conn),
             Outcome::FilterWoke { .. } | Outcome::CatcherWoke | Outcome::DoorbellRang | Outcome::Settled => Ok(()),
         }

@@ -163,7 +163,10 @@ pub enum Outcome {
     /// cancelled again.
     CancelTooLate,
     /// The end of what is sent is over: the peer gets a FIN, or the connection was reset before.
-    ShutDown,
+    ShutDown {
+        /// Neither is so: the kernel had no worker for it.
+        failed: bool,
+    },
     /// The slot holds no descriptor any more.
     Closed,
     /// The socket filter has notifications, or the poll on them has failed.

@@ -36,16 +36,18 @@ fn below_zero(argument: &str) -> Option<String> {
     number.then(|| format!("unexpected argument '{argument}': no value is below zero; give one of 0 or more"))
 }
 
-/// A value without what separates its groups of three digits. `None` if it has other groups, or a point where it may
-/// separate groups and may begin a fraction.
+/// A value without what separates its groups of three digits. `None` if it has other groups, or a point that may be either a
+/// separator of groups or the beginning of a fraction.
 fn ungrouped(value: &str) -> Option<String> {
     let is_group = |group: &str| group.len() == 3 && group.bytes().all(|digit| digit.is_ascii_digit());
+    let value = value.trim();
     let (whole, fraction) = value.split_once('.').unzip();
     let mut groups = whole.unwrap_or(value).split(['_', ',', '\'', ' ']);
     let first = groups.next()?;
     let rest: Vec<&str> = groups.collect();
     let is_grouped = !rest.is_empty();
-    if !rest.iter().copied().all(is_group) || is_grouped && !(1..=3).contains(&first.len()) {
+    let is_first = (1..=3).contains(&first.len()) && first.bytes().all(|digit| digit.is_ascii_digit());
+    if !rest.iter().copied().all(is_group) || is_grouped && !is_first {
         return None;
     }
     if !is_grouped && first.len() <= 3 && fraction.is_some_and(is_group) {
@@ -74,13 +76,19 @@ mod tests {
     fn what_is_written_in_another_way_is_shown_in_digits() {
         let said = |value: &str| instead(value.parse::<u64>().unwrap_err().kind(), value);
         let known = [("1e6", "1000000"), ("1_000", "1000"), ("1,000,000", "1000000"), ("1000.0", "1000")];
-        let more =
-            [("1'234", "1234"), ("10 000", "10000"), ("1,000.0", "1000"), ("1000.000", "1000"), ("2.5e3", "2500")];
+        let more = [
+            ("1'234", "1234"),
+            ("10 000", "10000"),
+            ("1,000.0", "1000"),
+            ("1000.000", "1000"),
+            ("2.5e3", "2500"),
+            (" 70 ", "70"),
+        ];
         for (value, number) in known.into_iter().chain(more) {
             assert!(said(value).ends_with(&format!("; try {number}")), "{}", said(value));
         }
         // What may be meant in two ways is not guessed at.
-        for value in ["1,5", "0,5", "1.000", "1.000.000", "1_0", "10,00", "1234,567", ",000", "1,,000"] {
+        for value in ["1,5", "0,5", "1.000", "1.000.000", "1_0", "10,00", "1234,567", ",000", "1,,000", "1e0,003"] {
             assert!(said(value).ends_with("such as 1000"), "{value}: {}", said(value));
         }
         for value in ["", "1GiB", "-1", "0.5", "1e99", "nan", "inf", "٣", "0x10", "many"] {

@@ -66,8 +66,7 @@ pub(super) struct Acceptor {
     queue: VecDeque<(ConnId, Mark)>,
     /// Connections that may wait: half of the slots beyond `capacity`, so that accepting and refusing goes on.
     queue_places: usize,
-    /// Connections that may wait at most, whatever is unread. Where connections sleep there are fewer slots than connections:
-    /// half of the slots stay for those that wake.
+    /// Connections that may wait at most, whatever is unread.
     most_places: usize,
     capacity: u64,
     shared_limit: Option<SharedLimit>,
@@ -88,7 +87,7 @@ impl Acceptor {
             budget: None,
             queue: VecDeque::new(),
             queue_places: ((slots as u64).saturating_sub(capacity) / 2) as usize,
-            most_places: if capacity < slots as u64 { usize::MAX } else { slots / 2 },
+            most_places: usize::MAX,
             capacity,
             shared_limit,
             gate,
@@ -100,6 +99,11 @@ impl Acceptor {
     /// Limits accepts to `rate` a second.
     pub fn limit_rate(&mut self, rate: f64, now: Instant) {
         self.budget = Some(TokenBucket::new(now, rate));
+    }
+
+    /// Connections sleep, and need one of the `slots` slots when they wake: half of the slots stay for them.
+    pub fn leave_slots_for_wakes(&mut self, slots: usize) {
+        self.most_places = slots / 2;
     }
 
     /// Makes every later accept return the peer's address too.
@@ -372,11 +376,12 @@ mod tests {
         );
     }
 
-    /// Where there are fewer slots than connections, those that wait for a place leave slots for those that wake.
+    /// Connections that wait for a place leave slots for those that wake.
     #[test]
     fn a_queue_takes_half_of_the_slots_at_most_where_connections_sleep() {
         for unread in [SOMETHING, ENDS] {
             let (mut acceptor, counters, clock) = queue_of(1_000, 6);
+            acceptor.leave_slots_for_wakes(8);
             let mut refused = 0;
             while acceptor.next_admission(&counters, clock.now(), unread).is_some() {
                 refused += 1;

@@ -69,6 +69,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if let Some(rate) = config.accept_rate {
             acceptor.limit_rate(rate, now);
         }
+        if config.hibernation.is_some() {
+            acceptor.leave_slots_for_wakes(slots.count());
+        }
         let mut buffers = Buffers::default();
         if config.filter.is_some() {
             // Each accept makes a receive.

@@ -275,7 +275,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The slot's occupant that has a name. `None` while it sleeps, and once it is gone.
     pub fn find<R: RingOps>(&self, slots: &Slots<S, R>, name: ConnId) -> Option<ConnId> {
-        let (ring, slot) = self.entries.place(self.entries.find(name)?)?;
+        let (ring, slot) = self.place(self.entries.find(name)?)?;
         slots.latest(ring, slot).map(|(conn, _)| conn)
     }
 
@@ -351,7 +351,7 @@ impl<S: Default> Hibernation<S> {
             Whereabouts::Asleep => !self.is_given(index),
             Whereabouts::Free | Whereabouts::Ending | Whereabouts::Over => false,
             Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused | Whereabouts::Away => {
-                let (ring, slot) = self.entries.place(index)?;
+                let (ring, slot) = self.place(index)?;
                 slots.latest(ring, slot).is_some_and(|(_, row)| row.lifecycle.is_live())
             }
         };

@@ -100,11 +100,12 @@ enum Phase {
     Live,
     /// Its socket is on its way to another process, which has not said yet that it has it.
     Away,
-    /// It has ended for its driver, and its FIN is being sent by the kernel. What comes is dropped.
+    /// It has ended for its driver, and the shutdown of its own direction is in the kernel. What comes is dropped.
     ShuttingDown,
-    /// Its peer has the FIN. What comes is dropped.
+    /// The kernel has done the shutdown. What comes is dropped.
     Lingering,
-    /// It has lingered for long enough, and its FIN is still being sent: the kernel looks for the socket in the slot.
+    /// It has lingered for long enough. The kernel has not done the shutdown yet and will look for the socket in this slot, so
+    /// the slot is not freed.
     Lingered,
     /// Its descriptor is being closed.
     Closing,
@@ -525,8 +526,8 @@ impl SlotState {
         self.phase == Phase::Live && !later
     }
 
-    /// A live connection has ended, with nothing on its way to the peer but the FIN that the kernel was asked for. It keeps its
-    /// slot, and what comes is dropped.
+    /// A live connection has ended, with nothing on its way to the peer, and the kernel was asked for the shutdown. The connection
+    /// keeps its slot, and what comes is dropped.
     pub fn linger(&mut self) -> Action {
         debug_assert!(self.is_live() && !self.is_sending(), "what is sent comes before the end");
         self.phase = Phase::ShuttingDown;
@@ -534,7 +535,7 @@ impl SlotState {
         self.next()
     }
 
-    /// Its FIN is sent. Returns whether its slot is to be freed now, as it has lingered for long enough.
+    /// The kernel has done the shutdown. Returns whether its slot is to be freed now, as it has lingered for long enough.
     pub fn shut_down(&mut self) -> bool {
         if self.phase == Phase::ShuttingDown {
             self.phase = Phase::Lingering;

@@ -27,7 +27,8 @@ const STOPPED_AT_ONCE: usize = 16;
 /// Places of the queue that are looked at for that at most. Those of connections that are gone cost some 10 ns each.
 const LOOKS_AT_ONCE: usize = 256;
 
-/// How long caught segments wait at most for the slots of connections that lingered. A close takes a pass or two.
+/// How long caught segments wait at most for the slots of connections that lingered. A close takes a pass or two, once the
+/// kernel has done the shutdown.
 const LONGEST_ROOM: Duration = Duration::from_millis(2);
 
 /// The connections of a shard that linger.
@@ -41,6 +42,8 @@ pub(super) struct Lingering {
     spent: Vec<ConnId>,
     /// The connection that stopped last.
     stopped: Option<ConnId>,
+    /// Connections that stopped, and whose shutdown the kernel has not done yet.
+    unfreed: usize,
     /// Since when wakes wait for slots of connections that stopped.
     making_room: Option<Mark>,
 }
@@ -110,16 +113,20 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.counters.lingering.sub(1);
         if self.slots.row(conn).is_some_and(|row| row.lifecycle.stop_lingering()) {
             tear_down(&mut self.ending().1, conn)?;
+        } else {
+            self.lingering.unfreed += 1;
         }
         Ok(true)
     }
 
-    /// The kernel has sent the FIN of a connection that lingers, or that has lingered.
-    pub fn shut_down(&mut self, conn: ConnId) -> Result<()> {
+    /// The kernel has done the shutdown of a connection that lingers or has lingered. If that failed the peer gets no FIN, and waits
+    /// for the close.
+    pub fn shut_down(&mut self, conn: ConnId, failed: bool) -> Result<()> {
         if self.slots.row(conn).is_some_and(|row| row.lifecycle.shut_down()) {
+            self.lingering.unfreed -= 1;
             tear_down(&mut self.ending().1, conn)?;
         }
-        Ok(())
+        if failed { self.stop_lingering(conn).map(drop) } else { Ok(()) }
     }
 
     /// Closes some connections whose time to linger is over, and further ones while others want slots or memory.
@@ -128,9 +135,10 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return Ok(());
         }
         let (now, wanted) = (self.clock.now(), self.ending().1.are_pressed());
-        let mut stopped = 0;
+        // Those whose slots are about to be free count too.
+        let mut stopped = self.lingering.unfreed;
         for _ in 0..LOOKS_AT_ONCE {
-            if stopped == STOPPED_AT_ONCE {
+            if stopped >= STOPPED_AT_ONCE {
                 break;
             }
             let Some(conn) = self.lingering.next_to_stop(now, wanted) else { break };

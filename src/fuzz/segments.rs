@@ -6,7 +6,6 @@ use super::Input;
 use crate::hibernation::answer::{Answer, LONGEST};
 use crate::hibernation::closing::{Closing, Step};
 use crate::hibernation::judge::{Reason, Verdict, judge};
-use crate::hibernation::round_trip::RoundTrip;
 use crate::hibernation::segment::{ACK, CHECKSUM, FIN, RST, SYN, Segment, URG, checksum, checksum_is_right};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 
@@ -50,7 +49,7 @@ fn checkpoint(input: &mut Input<'_>, v6: bool) -> Checkpoint {
         send_window: input.word(),
         receive_window: input.word(),
         largest_window: input.word(),
-        round_trip: RoundTrip::UNKNOWN,
+        round_trip: None,
     };
     Checkpoint { tuple, negotiated, progress }
 }

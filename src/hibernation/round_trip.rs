@@ -11,8 +11,8 @@ const FIRST_BOUND: Duration = Duration::from_millis(4);
 /// Classes of known times.
 const CLASSES: u8 = 7;
 
-/// By how much a time that is told is below the bound of its class. The kernel measures it in whole milliseconds of two clocks,
-/// and up to 2 ms longer.
+/// The kernel measures up to 2 ms more than it is told, as two clocks count whole milliseconds. So the time that is told is
+/// 2 ms below the bound of its class, and is measured as the same class.
 const ERROR: Duration = Duration::from_millis(2);
 
 /// The round-trip time that the kernel measured on a connection (its smoothed time, RFC 6298), as one of seven classes:
@@ -47,6 +47,17 @@ impl RoundTrip {
         RoundTrip((bits & ((1 << RoundTrip::BITS) - 1)) as u8)
     }
 
+    /// The class of a connection of this class whose socket has measured a time since it was told `time`. The kernel mixes what it
+    /// is told with what it measures, an eighth of each new time (RFC 6298, 2). So a time within the class may come from
+    /// times far below it: the class is one lower then.
+    pub fn after(self, measured: Duration) -> RoundTrip {
+        let class = RoundTrip::of(measured);
+        let Some(told) = self.time().filter(|_| class == self && self.0 > 1) else { return class };
+        // With a single time at the lower end of the class.
+        let mixed = told * 7 / 8 + (told + ERROR) / 16;
+        if measured < mixed { RoundTrip(self.0 - 1) } else { class }
+    }
+
     /// The time that stands for the class, which is hardly shorter than any of it: with a shorter one the kernel would
     /// resend too early, and take longer round trips for a queue (HyStart, net/ipv4/tcp_cubic.c).
     pub fn time(self) -> Option<Duration> {
@@ -69,7 +80,7 @@ pub fn peers_acknowledgement<'a>(
     seen: u32,
     buffer: &'a mut [u8; LONGEST],
 ) -> Option<&'a [u8]> {
-    let time = checkpoint.progress.round_trip.time()?;
+    let time = checkpoint.progress.round_trip?;
     let left = now_ms.wrapping_sub(time.as_millis() as u32);
     let echo = left.wrapping_add(checkpoint.negotiated.timestamp_offset?);
     let mut peer = checkpoint.mirrored();

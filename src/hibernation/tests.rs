@@ -4,7 +4,6 @@ use core::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
-use super::round_trip::RoundTrip;
 use super::segment::{ACK, Segment};
 use super::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 
@@ -54,7 +53,7 @@ fn checkpoints() -> impl Strategy<Value = Checkpoint> {
             send_window,
             receive_window,
             largest_window: largest_window.max(send_window),
-            round_trip: RoundTrip::UNKNOWN,
+            round_trip: None,
         },
     );
     (tuples(), negotiated(), progress).prop_map(|(tuple, negotiated, progress)| Checkpoint {
@@ -75,7 +74,7 @@ fn plain() -> Checkpoint {
             send_window: 2_000,
             receive_window: 100,
             largest_window: 2_000,
-            round_trip: RoundTrip::UNKNOWN,
+            round_trip: None,
         },
     }
 }

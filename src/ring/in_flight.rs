@@ -181,7 +181,7 @@ impl InFlightOps {
             | Operation::Cancel
             | Operation::Reset
             | Operation::CopyDescriptor => Outcome::Settled,
-            Operation::Shutdown => Outcome::ShutDown,
+            Operation::Shutdown => Outcome::ShutDown { failed: result < 0 && errno.0 != libc::ENOTCONN },
         };
         Ok(Completion { token, outcome })
     }

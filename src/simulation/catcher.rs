@@ -13,7 +13,6 @@ use super::Chance;
 use super::kernel::{Kernel, Socket, Work};
 use super::tcp::{End, Link, Network, SOFTIRQ, Segment, ServerSocket, peer_of};
 use crate::connections::{Caught, HibernationHost};
-use crate::hibernation::round_trip::RoundTrip;
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::CaughtAt;
 use crate::token::Token;
@@ -411,14 +410,7 @@ impl HibernationHost for SimHost {
             let (send_window, receive_window, largest_window) = (WINDOW, WINDOW, WINDOW);
             // What comes now is in the socket, and not in the checkpoint.
             kernel.pass(HALF_A_CHECKPOINT);
-            Ok(Some(Progress {
-                received,
-                sent,
-                send_window,
-                receive_window,
-                largest_window,
-                round_trip: RoundTrip::UNKNOWN,
-            }))
+            Ok(Some(Progress { received, sent, send_window, receive_window, largest_window, round_trip: None }))
         })
     }
 
@@ -463,6 +455,8 @@ impl HibernationHost for SimHost {
             Ok(descriptor)
         })
     }
+
+    fn catch_up(&mut self) {}
 
     fn has_caught(&mut self) -> bool {
         self.catcher(|catcher| !catcher.caught.is_empty())

@@ -13,7 +13,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::{RawAddress, set_option};
-use crate::hibernation::round_trip::RoundTrip;
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 
 /// Names and values that libc lacks (include/uapi/linux/tcp.h, include/uapi/asm-generic/socket.h).
@@ -171,8 +170,7 @@ fn progress(socket: &impl AsRawFd) -> io::Result<Option<Progress>> {
     set(socket, libc::TCP_REPAIR_QUEUE, SEND_QUEUE)?;
     let sent = get(socket, libc::TCP_QUEUE_SEQ)?.cast_unsigned();
     // A socket that has sent nothing since it was restored knows what it was told.
-    let smoothed = Duration::from_micros(info.tcpi_rtt.into());
-    let round_trip = if info.tcpi_data_segs_out > 0 { RoundTrip::of(smoothed) } else { RoundTrip::UNKNOWN };
+    let round_trip = (info.tcpi_data_segs_out > 0).then(|| Duration::from_micros(info.tcpi_rtt.into()));
     Ok(Some(Progress { received, sent, send_window, receive_window, largest_window, round_trip }))
 }
 

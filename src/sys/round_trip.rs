@@ -23,8 +23,8 @@ use crate::hibernation::{Checkpoint, Tuple};
 #[derive(Debug)]
 pub struct Restored {
     pub socket: OwnedFd,
-    /// The round-trip time was to be told to the socket, and that failed.
-    pub is_untold: bool,
+    /// Whether the socket knows the round-trip time. `None` if it was not to be told.
+    pub told: Option<bool>,
 }
 
 /// Makes a socket of a connection as `repair::restore` does, and tells it the round-trip time, if that is known and the
@@ -42,9 +42,9 @@ pub fn restore(
     seen: u32,
 ) -> io::Result<Restored> {
     let Checkpoint { tuple, negotiated, progress } = checkpoint;
-    let can_be_told = progress.round_trip.time().is_some() && negotiated.timestamp_offset.is_some();
+    let can_be_told = progress.round_trip.is_some() && negotiated.timestamp_offset.is_some();
     if !can_be_told || is_within_host(tuple) {
-        return Ok(Restored { socket: repair::restore(checkpoint, wish, blank)?, is_untold: false });
+        return Ok(Restored { socket: repair::restore(checkpoint, wish, blank)?, told: None });
     }
     restore_and_tell(checkpoint, wish, blank, sender, seen)
 }
@@ -59,11 +59,11 @@ pub(super) fn restore_and_tell(
 ) -> io::Result<Restored> {
     if let Ok(socket) = restore_unacknowledged(checkpoint, wish, blank) {
         if tell(&socket, checkpoint, sender, seen) {
-            return Ok(Restored { socket, is_untold: false });
+            return Ok(Restored { socket, told: Some(true) });
         }
         abandon(&socket)?;
     }
-    Ok(Restored { socket: repair::restore(checkpoint, wish, None)?, is_untold: true })
+    Ok(Restored { socket: repair::restore(checkpoint, wish, None)?, told: Some(false) })
 }
 
 /// Acknowledges the last byte in the peer's place. Whether the socket has got that. It has when the call returns, unless

@@ -33,6 +33,8 @@ pub(super) struct Attempt {
     intended: Instant,
     /// When the first attempt started.
     started: Instant,
+    /// It has not had a port yet.
+    is_first: bool,
 }
 
 /// What came of an attempt.
@@ -61,11 +63,11 @@ impl ClientDriver {
         let is_anew = self.is_anew(index);
         let ports = &self.config.ports;
         let port = if is_anew { ports.anew(number, started) } else { ports.first(number, started) };
-        let attempt = Attempt { index, intended: intended.unwrap_or(started), started };
+        let attempt = Attempt { index, intended: intended.unwrap_or(started), started, is_first: false };
         let outcome = self.dial_from(connections, attempt, port)?;
         let waits = is_anew && outcome == Dialed::NoPort;
         if waits {
-            self.again.push_back(attempt);
+            self.again.push_back(Attempt { is_first: true, ..attempt });
         }
         let dialed = waits || outcome == Dialed::Yes;
         self.config.progress.tried.add(u64::from(dialed));
@@ -107,6 +109,14 @@ impl ClientDriver {
         }
         let ports = &self.config.ports;
         let port = if self.is_anew(attempt.index) { ports.anew(number, now) } else { ports.another(number, now) };
+        // The wait for a port of this host is no latency of the server.
+        let attempt = match port {
+            Choice::Port(_) if attempt.is_first => {
+                let intended = if attempt.intended == attempt.started { now } else { attempt.intended };
+                Attempt { intended, started: now, is_first: false, ..attempt }
+            }
+            _ => attempt,
+        };
         let outcome = self.dial_from(connections, attempt, port)?;
         if let (Choice::Port(port), Dialed::NoSlot) = (port, outcome) {
             self.config.ports.give_back(number, port, now);
@@ -121,7 +131,7 @@ impl ClientDriver {
 
     /// Dials a connection from a source port, or counts it as failed if there is none.
     fn dial_from(&mut self, connections: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<Dialed> {
-        let Attempt { index, intended, started } = attempt;
+        let Attempt { index, intended, started, .. } = attempt;
         let number = self.number(index);
         let (source, to) = self.config.workload.routes.of(number);
         let port = match port {
@@ -194,7 +204,7 @@ impl ClientDriver {
             return false;
         }
         let Some(Probe { intended, started, .. }) = self.window.remove(state.key()) else { return false };
-        self.pass_over(Attempt { index, intended, started }, port);
+        self.pass_over(Attempt { index, intended, started, is_first: false }, port);
         true
     }
 }

@@ -384,7 +384,7 @@ impl Entries {
             send_window: u32::from(entry.send_window) << send,
             receive_window: u32::from(entry.receive_window) << receive,
             largest_window: u32::from(entry.largest_window()) << send,
-            round_trip: entry.round_trip(),
+            round_trip: entry.round_trip().time(),
         };
         Some(Checkpoint { tuple: self.tuple(index)?, negotiated: self.negotiated(index)?, progress })
     }

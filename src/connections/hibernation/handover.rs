@@ -108,6 +108,14 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
+    /// The ring and the slot that the connection of an entry has in this process. Another process may be writing the entry at
+    /// this moment, and its slot is none of ours: so the slot must have this entry too.
+    pub(super) fn place(&self, index: u32) -> Option<(usize, u32)> {
+        let (ring, slot) = self.entries.place(index)?;
+        let occupant = self.by_slot.get(ring)?.get(slot as usize)?;
+        (*occupant == index).then_some((ring, slot))
+    }
+
     /// Whether the driver has been told of all that happened to sleeping connections.
     pub fn may_surrender(&self) -> bool {
         !self.endings.has_untold() && self.moved.is_empty() && self.refused.is_empty()
@@ -251,6 +259,7 @@ impl<S: Default> Hibernation<S> {
         keeps: &dyn Fn(ConnId, u64) -> bool,
     ) -> Result<()> {
         self.entries.catch_up().map_err(no_memory)?;
+        self.host.catch_up();
         let here: HashSet<u32> = self.by_slot.iter().flatten().copied().filter(|entry| *entry != NO_ENTRY).collect();
         let found = self.entries.take_stock(|index| from.is_some() || here.contains(&index));
         self.count_dropped(around.parts.counters);

@@ -20,8 +20,8 @@ const MOST_BLANKS: u64 = 512;
 /// The share of a shard's spare descriptors, as a divisor, that blank sockets may take, and that resting ones may.
 const SHARE_OF_BLANKS: u64 = 8;
 
-/// After a socket could not be told its round-trip time, so many wakes do without at least and at most; twice as many each
-/// time. An attempt in vain costs as much as a wake, and what prevents it may pass or last.
+/// After a failed attempt to tell a socket its round-trip time so many wakes do not try: 8 at first, twice as many after each further
+/// failure, 1,024 at most. An attempt in vain costs as much as a wake, and what prevents it may pass or last.
 const WAKES_UNTOLD: [u32; 2] = [8, 1_024];
 
 /// Something that is done once a grace period has passed; without a number it was not asked for yet.
@@ -239,11 +239,17 @@ impl HibernationHost for KernelHost {
             self.untold = rest;
             return repair::restore(checkpoint, &wish, blank);
         }
-        let Restored { socket, is_untold } = round_trip::restore(checkpoint, &wish, blank, &self.released, seen)?;
-        let [least, most] = WAKES_UNTOLD;
-        self.untold = if is_untold { (2 * self.untold_before).clamp(least, most) } else { 0 };
-        self.untold_before = self.untold;
+        let Restored { socket, told } = round_trip::restore(checkpoint, &wish, blank, &self.released, seen)?;
+        if let Some(told) = told {
+            let [least, most] = WAKES_UNTOLD;
+            self.untold = if told { 0 } else { (2 * self.untold_before).clamp(least, most) };
+            self.untold_before = self.untold;
+        }
         Ok(socket)
+    }
+
+    fn catch_up(&mut self) {
+        self.caught.catch_up();
     }
 
     fn has_caught(&mut self) -> bool {

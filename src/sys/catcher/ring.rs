@@ -102,6 +102,12 @@ impl Caught {
         Ok(Caught { ring, shared, shard, division, consumed, produced, mask, position, held: 0 })
     }
 
+    /// Another process has read segments meanwhile: goes on behind them.
+    pub fn catch_up(&mut self) {
+        self.position = self.consumed.word(0).load(Ordering::Acquire);
+        self.held = 0;
+    }
+
     /// Gives the kernel the room of the segment that `next_segment` returned last.
     pub fn release(&mut self) {
         if self.held > 0 {

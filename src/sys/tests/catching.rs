@@ -1,5 +1,6 @@
 //! What the catcher catches, and what it lets pass.
 
+use std::collections::HashMap;
 use std::os::fd::FromRawFd;
 
 use super::*;
@@ -54,6 +55,35 @@ fn a_listener_catches_segments_of_a_woken_connection_until_it_is_removed() {
         exchange(&mut theirs, &mut ours);
         scene.catcher.remove(&checkpoint.tuple, 0, 4);
         exchange(&mut theirs, &mut ours);
+    });
+}
+
+/// What one process has taken, the next one does not take again. The peer sends it again, as it was not acknowledged.
+#[test]
+fn a_successor_goes_on_behind_what_was_taken() {
+    on_loopback(|mut scene| {
+        let (mut theirs, ours) = scene.connection();
+        scene.put_to_sleep(ours, 4);
+        // It is ready before the other one stops.
+        let maps: HashMap<_, _> = scene.catcher.maps().into_iter().collect();
+        let copy = |name: &str| maps.get(name).map(|map| map.try_clone_to_owned().unwrap());
+        let mut successor = Catcher::adopt(&scene.catcher.terms(), copy).unwrap().caught(0).unwrap();
+        let mut last = None;
+        for payload in [b"one", b"two"] {
+            theirs.write_all(payload).unwrap();
+            until("it is caught", || {
+                last = scene.take_caught();
+                last.as_ref().is_some_and(|kept| kept.payload().ends_with(payload))
+            });
+        }
+        scene.caught.release();
+        successor.catch_up();
+        let (last, mut next) = (last.unwrap().at, None);
+        until("the peer sends it again", || {
+            next = successor.next_segment().map(|segment| segment.at);
+            next.is_some()
+        });
+        assert!(next.unwrap().0.wrapping_sub(last.0).cast_signed() > 0, "{next:?} was caught before {last:?}");
     });
 }
 

@@ -1,9 +1,8 @@
 //! A peer that is no kernel: it writes its segments itself, and so can shake hands without the options that a kernel
 //! would offer. Segments to it are caught by a catcher of its own.
 
-use super::round_trip::MEASURED;
+use super::round_trip::TOLD;
 use super::*;
-use crate::hibernation::round_trip::RoundTrip;
 use crate::hibernation::segment::Segment;
 use crate::sys::repair::{identify, restore};
 use crate::sys::set_option;
@@ -176,7 +175,7 @@ fn a_woken_connection_echoes_the_peers_timestamp() {
     on_loopbacks(|mut server| {
         let (mut puppet, ours) = Puppet::dial(&server, &timestamps(70_000));
         let mut checkpoint = server.put_to_sleep(ours, 0);
-        checkpoint.progress.round_trip = RoundTrip::of(MEASURED);
+        checkpoint.progress.round_trip = Some(TOLD);
         puppet.send(ACK | PSH, &timestamps(70_123), b"wake");
         puppet.sequence += 4;
         let kept = server.next_caught();

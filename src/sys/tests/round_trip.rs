@@ -1,12 +1,10 @@
 //! The round-trip time of restored sockets.
 
 use super::*;
-use crate::hibernation::round_trip::RoundTrip;
 use crate::sys::round_trip::{Restored, restore, restore_and_tell};
 
-/// A round trip that no connection of this host takes, and what is told for it.
-pub(super) const MEASURED: Duration = Duration::from_millis(100);
-const TOLD: Duration = Duration::from_millis(126);
+/// A round trip that no connection of this host takes.
+pub(super) const TOLD: Duration = Duration::from_millis(126);
 
 /// The round-trip time that a socket knows, and for how long it waits for an acknowledgement.
 fn times(ours: &TcpStream) -> [Duration; 2] {
@@ -19,8 +17,8 @@ impl Scene {
     fn sleeper_with_round_trip(&mut self) -> (TcpStream, Checkpoint) {
         let (theirs, ours) = self.connection();
         let mut checkpoint = self.put_to_sleep(ours, 3);
-        assert!(checkpoint.progress.round_trip.time().is_some(), "the kernel had measured one: {checkpoint:?}");
-        checkpoint.progress.round_trip = RoundTrip::of(MEASURED);
+        assert!(checkpoint.progress.round_trip.is_some(), "the kernel had measured one: {checkpoint:?}");
+        checkpoint.progress.round_trip = Some(TOLD);
         (theirs, checkpoint)
     }
 
@@ -33,8 +31,8 @@ impl Scene {
         sender: &RawSender,
     ) -> (TcpStream, bool) {
         self.catcher.begin_transit();
-        let Restored { socket, is_untold } = restore_and_tell(checkpoint, &self.wish(), None, sender, seen).unwrap();
-        (self.awake(checkpoint, index, socket), !is_untold)
+        let Restored { socket, told } = restore_and_tell(checkpoint, &self.wish(), None, sender, seen).unwrap();
+        (self.awake(checkpoint, index, socket), told.unwrap())
     }
 }
 
@@ -83,9 +81,9 @@ fn connections_within_a_host_are_told_nothing() {
     on_loopbacks(|mut scene| {
         let (mut theirs, checkpoint) = scene.sleeper_with_round_trip();
         scene.catcher.begin_transit();
-        let Restored { socket, is_untold } = restore(&checkpoint, &scene.wish(), None, &scene.raw, 0).unwrap();
+        let Restored { socket, told } = restore(&checkpoint, &scene.wish(), None, &scene.raw, 0).unwrap();
         let mut ours = scene.awake(&checkpoint, 3, socket);
-        assert_eq!((is_untold, times(&ours)[0]), (false, Duration::ZERO));
+        assert_eq!((told, times(&ours)[0]), (None, Duration::ZERO));
         exchange(&mut theirs, &mut ours);
     });
 }

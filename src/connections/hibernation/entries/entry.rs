@@ -1,6 +1,6 @@
 //! One entry: what is in it, and how it lies in memory.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::hibernation::Progress;
 use crate::hibernation::round_trip::RoundTrip;
@@ -178,25 +178,29 @@ impl Entry {
         }
     }
 
+    /// Reads an entry that another process may be writing. A word that is new implies those that were written before it.
     pub fn load(words: &[AtomicU64; WORDS]) -> Entry {
-        Entry::of(std::array::from_fn(|at| words[at].load(Ordering::Relaxed)))
+        Entry::of(std::array::from_fn(|at| words[at].load(Ordering::Acquire)))
     }
 
-    /// Writes an entry so that it can be read at any instant. An entry that begins to be all that is kept of its
-    /// connection says so last, and one that is no longer says so first.
+    /// Writes an entry so that it can be read at any instant.
     pub fn store(&self, before: &Entry, to: &[AtomicU64; WORDS]) {
+        for (at, word) in self.changes(before) {
+            to[at].store(word, Ordering::Release);
+        }
+    }
+
+    /// The words that change, in the order in which they are written. An entry that begins to be all that is kept of its
+    /// connection says so last, and one that is no longer says so first. So does one whose connection is not away any more: its
+    /// place is another process's from then on.
+    pub fn changes(&self, before: &Entry) -> impl Iterator<Item = (usize, u64)> + use<> {
         let (old, new) = (before.words(), self.words());
-        let first = before.whereabouts().is_kept() && !self.whereabouts().is_kept();
-        if first {
-            to[MODE].store(new[MODE], Ordering::Relaxed);
-            fence(Ordering::Release);
-        }
-        for (at, word) in to.iter().enumerate().filter(|(at, _)| *at != MODE && old[*at] != new[*at]) {
-            word.store(new[at], Ordering::Relaxed);
-        }
-        if !first && old[MODE] != new[MODE] {
-            to[MODE].store(new[MODE], Ordering::Release);
-        }
+        let (was, is) = (before.whereabouts(), self.whereabouts());
+        let is_first = was.is_kept() && !is.is_kept() || was == Whereabouts::Away && is != Whereabouts::Away;
+        let [first, last] = [is_first, !is_first].map(|here| here.then_some(MODE));
+        let others = (0..WORDS).filter(|at| *at != MODE);
+        let order = first.into_iter().chain(others).chain(last);
+        order.filter(move |at| old[*at] != new[*at]).map(move |at| (at, new[at]))
     }
 }
 
@@ -224,8 +228,9 @@ impl Entry {
         self.sent = progress.sent;
         self.send_window = scaled(progress.send_window, send);
         self.receive_window = scaled(progress.receive_window, receive);
-        // What was not measured since the connection slept last is as it was then.
-        let round_trip = if progress.round_trip.time().is_some() { progress.round_trip } else { self.round_trip() };
+        // Without a new measurement the class is as it was.
+        let former = self.round_trip();
+        let round_trip = progress.round_trip.map_or(former, |measured| former.after(measured));
         let largest = scaled(progress.largest_window, send) >> RoundTrip::BITS;
         self.largest = largest | round_trip.bits() << LARGEST_BITS;
     }
@@ -235,7 +240,7 @@ impl Entry {
         (self.largest << RoundTrip::BITS).max(self.send_window)
     }
 
-    /// The round-trip time that was measured last.
+    /// The class of the round-trip time.
     pub fn round_trip(&self) -> RoundTrip {
         RoundTrip::of_bits(self.largest >> LARGEST_BITS)
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use proptest::prelude::*;
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use super::*;
 use crate::hibernation::round_trip::RoundTrip;
@@ -19,7 +20,6 @@ struct Known {
     place: (usize, u32),
     ends: Option<(Tuple, Negotiated)>,
     progress: Option<(Progress, u16)>,
-    /// What was measured last.
     round_trip: RoundTrip,
 }
 
@@ -73,14 +73,14 @@ fn negotiated() -> impl Strategy<Value = Negotiated> {
 
 fn progress() -> impl Strategy<Value = Progress> {
     let windows = || prop_oneof![0..100_000u32, 0..=65_535u32 << 14, any::<u32>()];
-    (any::<(u32, u32)>(), windows(), windows(), windows(), any::<u16>()).prop_map(
-        |((received, sent), send_window, receive_window, largest_window, class)| Progress {
+    (any::<(u32, u32)>(), windows(), windows(), windows(), prop::option::of(0..400_000u32)).prop_map(
+        |((received, sent), send_window, receive_window, largest_window, micros)| Progress {
             received,
             sent,
             send_window,
             receive_window,
             largest_window,
-            round_trip: RoundTrip::of_bits(class),
+            round_trip: micros.map(|micros| Duration::from_micros(micros.into())),
         },
     )
 }
@@ -118,7 +118,7 @@ fn kept_of(progress: &Progress, round_trip: RoundTrip, negotiated: &Negotiated) 
         send_window: kept(progress.send_window, send),
         receive_window: kept(progress.receive_window, receive),
         largest_window: kept_largest(progress, send),
-        round_trip,
+        round_trip: round_trip.time(),
         ..*progress
     }
 }
@@ -126,8 +126,8 @@ fn kept_of(progress: &Progress, round_trip: RoundTrip, negotiated: &Negotiated) 
 impl Known {
     /// It sleeps or ends, and has come so far. What was not measured is as it was.
     fn has_come(&mut self, progress: Progress, heard: u16) {
-        if progress.round_trip != RoundTrip::UNKNOWN {
-            self.round_trip = progress.round_trip;
+        if let Some(measured) = progress.round_trip {
+            self.round_trip = self.round_trip.after(measured);
         }
         self.progress = Some((progress, heard));
     }
@@ -294,7 +294,19 @@ proptest! {
             if is_early(at) {
                 next.ended_away(*index);
             } else if arrive >> (at % 64) & 1 == 1 {
-                next.woke(*index, ConnId::new(3, 9, 0));
+                // At no instant the slot that it gets there looks like one of this process.
+                let conn = ConnId::new(3, 9, 0);
+                let words = next.entries.get(*index as usize).unwrap();
+                let before = Entry::load(words);
+                let mut arrived = before;
+                arrived.received = place_of(conn);
+                arrived.move_to(Whereabouts::Awake);
+                for (at, word) in arrived.changes(&before) {
+                    words[at].store(word, Ordering::Relaxed);
+                    let place = entries.place(*index);
+                    prop_assert!(place.is_none_or(|place| place == map[index].place), "{:?}", place);
+                }
+                next.woke(*index, conn);
                 prop_assert_eq!(next.place(*index), Some((3, 9)));
                 prop_assert_eq!(entries.place(*index), None);
             } else if !returns {
