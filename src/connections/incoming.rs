@@ -85,6 +85,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return Ok(());
         }
         let Some(conn) = self.find(name) else { return Ok(()) };
+        #[cfg(feature = "tls")]
         self.record_goes_on(name);
         if let Some(row) = self.slots.row(conn) {
             self.idle.heard(&mut row.link);
