@@ -164,7 +164,7 @@ pub enum Outcome {
     CancelTooLate,
     /// The end of what is sent is over: the peer gets a FIN, or the connection was reset before.
     ShutDown {
-        /// Neither is so: the kernel had no worker for it.
+        /// The peer gets no FIN: the kernel had no worker for the shutdown.
         failed: bool,
     },
     /// The slot holds no descriptor any more.

@@ -75,8 +75,11 @@ mod tests {
     #[test]
     fn what_is_written_in_another_way_is_shown_in_digits() {
         let said = |value: &str| instead(value.parse::<u64>().unwrap_err().kind(), value);
-        let known = [("1e6", "1000000"), ("1_000", "1000"), ("1,000,000", "1000000"), ("1000.0", "1000")];
-        let more = [
+        let values = [
+            ("1e6", "1000000"),
+            ("1_000", "1000"),
+            ("1,000,000", "1000000"),
+            ("1000.0", "1000"),
             ("1'234", "1234"),
             ("10 000", "10000"),
             ("1,000.0", "1000"),
@@ -84,7 +87,7 @@ mod tests {
             ("2.5e3", "2500"),
             (" 70 ", "70"),
         ];
-        for (value, number) in known.into_iter().chain(more) {
+        for (value, number) in values {
             assert!(said(value).ends_with(&format!("; try {number}")), "{}", said(value));
         }
         // What may be meant in two ways is not guessed at.

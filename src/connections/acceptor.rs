@@ -66,7 +66,7 @@ pub(super) struct Acceptor {
     queue: VecDeque<(ConnId, Mark)>,
     /// Connections that may wait: half of the slots beyond `capacity`, so that accepting and refusing goes on.
     queue_places: usize,
-    /// Connections that may wait at most, whatever is unread.
+    /// Connections that may wait at most, whatever is unread: half of the slots where connections sleep.
     most_places: usize,
     capacity: u64,
     shared_limit: Option<SharedLimit>,

@@ -86,7 +86,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         let Some(conn) = self.find(name) else { return Ok(()) };
         #[cfg(feature = "tls")]
-        self.record_goes_on(name);
+        self.restart_record_time(name);
         if let Some(row) = self.slots.row(conn) {
             self.idle.heard(&mut row.link);
         }

@@ -263,8 +263,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
     }
 
-    /// The time begins anew within which the record must be whole whose beginning a connection has sent.
-    pub(super) fn record_goes_on(&mut self, name: ConnId) {
+    /// A connection that has sent the beginning of a record has the whole time for the rest again.
+    pub(super) fn restart_record_time(&mut self, name: ConnId) {
         if let Some(tls) = &mut self.tls {
             tls.layer.postpone_record(name, self.clock.now().after(tls.timeout));
         }
@@ -277,7 +277,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             let Some(name) = self.tls.as_ref().and_then(|tls| tls.layer.overdue(now)) else { break };
             if self.has_paused_reads(name) {
                 // Its rest may have come, and is not received.
-                self.record_goes_on(name);
+                self.restart_record_time(name);
                 continue;
             }
             let Some(tls) = &mut self.tls else { break };

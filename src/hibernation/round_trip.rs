@@ -53,7 +53,7 @@ impl RoundTrip {
     pub fn after(self, measured: Duration) -> RoundTrip {
         let class = RoundTrip::of(measured);
         let Some(told) = self.time().filter(|_| class == self && self.0 > 1) else { return class };
-        // With a single time at the lower end of the class.
+        // What the kernel makes of one measured time that is half the bound of the class.
         let mixed = told * 7 / 8 + (told + ERROR) / 16;
         if measured < mixed { RoundTrip(self.0 - 1) } else { class }
     }

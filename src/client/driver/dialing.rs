@@ -33,8 +33,8 @@ pub(super) struct Attempt {
     intended: Instant,
     /// When the first attempt started.
     started: Instant,
-    /// It has not had a port yet.
-    is_first: bool,
+    /// No port was tried yet.
+    untried: bool,
 }
 
 /// What came of an attempt.
@@ -63,11 +63,11 @@ impl ClientDriver {
         let is_anew = self.is_anew(index);
         let ports = &self.config.ports;
         let port = if is_anew { ports.anew(number, started) } else { ports.first(number, started) };
-        let attempt = Attempt { index, intended: intended.unwrap_or(started), started, is_first: false };
+        let attempt = Attempt { index, intended: intended.unwrap_or(started), started, untried: false };
         let outcome = self.dial_from(connections, attempt, port)?;
         let waits = is_anew && outcome == Dialed::NoPort;
         if waits {
-            self.again.push_back(Attempt { is_first: true, ..attempt });
+            self.again.push_back(Attempt { untried: true, ..attempt });
         }
         let dialed = waits || outcome == Dialed::Yes;
         self.config.progress.tried.add(u64::from(dialed));
@@ -111,9 +111,9 @@ impl ClientDriver {
         let port = if self.is_anew(attempt.index) { ports.anew(number, now) } else { ports.another(number, now) };
         // The wait for a port of this host is no latency of the server.
         let attempt = match port {
-            Choice::Port(_) if attempt.is_first => {
+            Choice::Port(_) if attempt.untried => {
                 let intended = if attempt.intended == attempt.started { now } else { attempt.intended };
-                Attempt { intended, started: now, is_first: false, ..attempt }
+                Attempt { intended, started: now, untried: false, ..attempt }
             }
             _ => attempt,
         };
@@ -204,7 +204,7 @@ impl ClientDriver {
             return false;
         }
         let Some(Probe { intended, started, .. }) = self.window.remove(state.key()) else { return false };
-        self.pass_over(Attempt { index, intended, started, is_first: false }, port);
+        self.pass_over(Attempt { index, intended, started, untried: false }, port);
         true
     }
 }

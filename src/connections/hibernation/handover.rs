@@ -109,7 +109,7 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// The ring and the slot that the connection of an entry has in this process. Another process may be writing the entry at
-    /// this moment, and its slot is none of ours: so the slot must have this entry too.
+    /// this moment, with a slot of its own. So the slot counts only where this process has noted the entry as its occupant.
     pub(super) fn place(&self, index: u32) -> Option<(usize, u32)> {
         let (ring, slot) = self.entries.place(index)?;
         let occupant = self.by_slot.get(ring)?.get(slot as usize)?;

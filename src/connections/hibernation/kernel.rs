@@ -52,8 +52,9 @@ pub struct KernelHost {
     woken: AfterGrace<(Tuple, u32, u64)>,
     latest: HashMap<u32, (Tuple, u64)>,
     wakes: u64,
-    /// So many of the next wakes do not tell the round-trip time, and so many did not the last time.
+    /// The next wakes that do not try to tell the round-trip time.
     untold: u32,
+    /// How many did not try after the last attempt; 0 if that succeeded.
     untold_before: u32,
 }
 

@@ -53,9 +53,9 @@ struct Occupant {
     hung: bool,
     /// It has ended, and what comes is dropped.
     lingers: bool,
-    /// The end of its own direction is in the kernel.
+    /// The shutdown of its own direction is in the kernel.
     shutting_down: bool,
-    /// It has lingered for long enough, and is dismantled after that.
+    /// It has lingered for long enough, and is dismantled when the kernel has done the shutdown.
     lingered: bool,
     closing: bool,
     kept: bool,

@@ -35,7 +35,7 @@ pub(super) enum Event {
     Reclaim,
     /// It has lingered for long enough.
     Lingered,
-    /// The kernel has sent the FIN of one that lingers.
+    /// The kernel has done the shutdown of one that lingers, or has lingered.
     ShutDown,
     /// From now on no buffer is free for a receive, or one is free again.
     Crowd,
