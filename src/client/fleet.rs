@@ -45,7 +45,7 @@ pub(super) fn lead(
     teller: Teller,
     notices: Notices,
 ) -> Result<Summary> {
-    teller.tell(Event::Planned(planned.clone()));
+    teller.tell(Event::Planned(planned.clone()), &mut Clock::begin(Instant::now()));
     // Only now has the owner started the threads that it needs itself.
     let of_shards = THREADS_PER_SHARD * planned.cores.len() as u64;
     // A thread follows the victims' process, which has as many shards as this one.
@@ -54,7 +54,8 @@ pub(super) fn lead(
     let evidence = EvidenceRecorder::begin_to(host, &workload.routes);
     let mut fleet = Fleet::launch(workload, &planned, evidence, teller, notices)?;
     if let Some(victims) = &fleet.victims {
-        fleet.teller.tell(Event::VictimsStarted(victims.pid()));
+        let started = Event::VictimsStarted(victims.pid());
+        fleet.tell(started);
     }
     let summary = fleet.lead(workload);
     fleet.command(Phase::Quit);
@@ -98,6 +99,8 @@ struct Fleet {
     sampler: Sampler,
     /// The leader's own clock, which tells when the process was suspended.
     clock: Clock,
+    /// How much of that the owner knows.
+    suspensions_told: Duration,
     teller: Teller,
     notices: mpsc::Receiver<Notice>,
     course: Course,
@@ -131,6 +134,7 @@ impl Fleet {
             evidence,
             sampler: Sampler::begin(workload.server_pid),
             clock: Clock::begin(Instant::now()),
+            suspensions_told: Duration::ZERO,
             teller,
             notices,
             course,
@@ -143,7 +147,11 @@ impl Fleet {
             measured: mpsc::channel(),
         };
         match fleet.start(workload, planned, &sender) {
-            Ok(()) => Ok(fleet),
+            Ok(()) => {
+                // What a start takes, such as the memory of a table, is no suspension.
+                fleet.clock = Clock::begin(Instant::now());
+                Ok(fleet)
+            }
             Err(error) => {
                 // A shard that failed says more than what its end looked like from here.
                 fleet.command(Phase::Quit);
@@ -234,7 +242,7 @@ impl Fleet {
     /// Takes in the publications of a fan-out that all shards have closed, and tells the owner.
     fn take_in_receipts(&mut self) -> Result<()> {
         for interval in self.fanout.as_mut().map_or_else(|| Ok(Vec::new()), Leading::look)? {
-            self.teller.tell(Event::Measured(interval));
+            self.tell(Event::Measured(interval));
         }
         Ok(())
     }
@@ -242,7 +250,7 @@ impl Fleet {
     /// Takes in what shards have measured in their last intervals, and tells the owner.
     fn take_in_intervals(&mut self) {
         while let Some(interval) = self.sampler.next_interval() {
-            self.teller.tell(Event::Measured(interval));
+            self.tell(Event::Measured(interval));
         }
     }
 
@@ -257,7 +265,7 @@ impl Fleet {
         summary.hibernation = self.hibernation()?;
         let mut so_far = summary.clone();
         conclude(&mut so_far, shards, self.evidence.evidence(Causes::new()));
-        self.teller.tell(Event::Reported(Box::new(so_far)));
+        self.tell(Event::Reported(Box::new(so_far)));
         Ok(())
     }
 
@@ -316,6 +324,8 @@ impl Fleet {
                 break;
             }
             if let (Phase::Storm, Some(victims)) = (phase, &mut self.victims) {
+                // The answer of another process may take as long as it does.
+                self.clock.sleep(None);
                 victims.report(PATIENCE)?;
             }
             let spent = server_cpu(workload);
@@ -333,7 +343,7 @@ impl Fleet {
                     let ProgressSnapshot { audited: live, lost, wrong, .. } = progress;
                     let result = AuditResult { round, live, lost, wrong };
                     summary.audits.push(result);
-                    self.teller.tell(Event::Audited(result));
+                    self.tell(Event::Audited(result));
                 }
                 Phase::Report => self.report(&mut summary)?,
                 _ => {}
@@ -384,18 +394,22 @@ impl Fleet {
         }
     }
 
-    /// Waits for a notice, and tells the owner if the process was suspended meanwhile.
+    /// Waits until the owner takes the event.
+    fn tell(&mut self, event: Event) {
+        self.teller.tell(event, &mut self.clock);
+    }
+
+    /// Waits for a notice, and tells the owner if the process was suspended since the last one.
     fn hear(&mut self, patience: Duration) -> std::result::Result<Notice, RecvTimeoutError> {
-        let (before, now) = (self.clock.suspended().time, Instant::now());
+        let now = Instant::now();
         self.clock.look(now);
         self.clock.sleep(Some(now + patience));
         let heard = self.notices.recv_timeout(patience);
         self.clock.look(Instant::now());
-        // The owner may take the next event late.
-        self.clock.sleep(None);
-        let time = self.clock.suspended().time.saturating_sub(before);
+        let suspended = self.clock.suspended().time;
+        let time = suspended.saturating_sub(std::mem::replace(&mut self.suspensions_told, suspended));
         if !time.is_zero() {
-            self.teller.tell(Event::Suspended(time));
+            self.tell(Event::Suspended(time));
         }
         heard
     }
@@ -404,7 +418,7 @@ impl Fleet {
     fn phase(&mut self, phase: Phase) -> Result<(Duration, ProgressSnapshot)> {
         let start = Instant::now();
         let begun = self.clock.start(start);
-        self.teller.tell(Event::Began(phase));
+        self.tell(Event::Began(phase));
         self.command(phase);
         // What the shards do now; a hold ends with another command.
         let (mut asked, mut waiting) = (phase, self.shards.len());
@@ -456,10 +470,10 @@ impl Fleet {
         Ok((elapsed, sum))
     }
 
-    fn tell_progress(&self, phase: Phase, elapsed: Duration, shards: Vec<ProgressSnapshot>, ended: bool) {
+    fn tell_progress(&mut self, phase: Phase, elapsed: Duration, shards: Vec<ProgressSnapshot>, ended: bool) {
         let sleepers = self.shards.iter().filter(|_| self.hibernation.is_some());
         let wakes = sleepers.map(|(handle, ..)| handle.wakes().read()).collect();
-        self.teller.tell(Event::Progress { phase, elapsed, shards, wakes, ended });
+        self.tell(Event::Progress { phase, elapsed, shards, wakes, ended });
     }
 }
 

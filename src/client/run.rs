@@ -1,11 +1,14 @@
 //! A client that runs: its events, how to steer it, and what it came to.
 
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::fleet;
 use super::{Interval, Phase, Planned, Workload};
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::host::{Host, start_thread};
 use crate::results::{AuditResult, Summary};
@@ -121,7 +124,7 @@ impl Run {
         let planned = workload.plan(&host)?;
         ring::probe()?;
         let (sender, notices) = mpsc::channel();
-        let (teller, events) = mpsc::sync_channel(0);
+        let (teller, events) = crossbeam_channel::bounded(0);
         let steering = Steering(sender.clone());
         let lead = move || fleet::lead(&workload, planned, &host, Teller(teller), (sender, notices));
         let leader = Some(start_thread("c1m-client", lead)?);
@@ -148,7 +151,7 @@ impl Run {
     /// Waits for the leader's thread, if it was not joined before.
     fn end(&mut self) -> Option<Result<Summary>> {
         // Without a receiver the leader does not wait for its events to be taken.
-        drop(std::mem::replace(&mut self.events, mpsc::channel().1));
+        drop(std::mem::replace(&mut self.events, crossbeam_channel::never()));
         let joined = self.leader.take()?.join();
         Some(joined.unwrap_or_else(|_| Err(Error::bug("the thread that leads a client's shards panicked"))))
     }
@@ -162,13 +165,47 @@ impl Drop for Run {
     }
 }
 
+/// How long the leader waits for its owner before it looks at its clock again.
+const TELLING: Duration = Duration::from_millis(100);
+
 /// Tells the owner of a run what happens.
 #[derive(Debug)]
-pub(super) struct Teller(SyncSender<Event>);
+pub(super) struct Teller(Sender<Event>);
 
 impl Teller {
-    /// Waits until the owner takes the event, or has no more interest in events.
-    pub fn tell(&self, event: Event) {
-        let _ = self.0.send(event);
+    /// Waits until the owner takes the event, or has no more interest in events. The leader's clock looks meanwhile: an
+    /// owner that is late suspends nothing, and a process that is stopped while its leader waits here was suspended.
+    pub fn tell(&self, event: Event, clock: &mut Clock) {
+        let mut waiting = Some(event);
+        while let Some(event) = waiting.take() {
+            let now = Instant::now();
+            clock.look(now);
+            clock.sleep(Some(now + TELLING));
+            if let Err(SendTimeoutError::Timeout(event)) = self.0.send_deadline(event, now + TELLING) {
+                waiting = Some(event);
+            }
+            clock.look(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The owner of a run is longer with an event than a suspension lasts at least.
+    #[test]
+    fn an_owner_that_is_late_suspends_nothing() {
+        let (sender, events) = crossbeam_channel::bounded(0);
+        let mut clock = Clock::begin(Instant::now());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // The time itself is under test: nothing happens in it that the test could wait for.
+                std::thread::sleep(Duration::from_millis(1_500));
+                assert!(matches!(events.recv(), Ok(Event::VictimsStarted(1))));
+            });
+            Teller(sender).tell(Event::VictimsStarted(1), &mut clock);
+        });
+        assert_eq!(clock.suspended().times, 0);
     }
 }
