@@ -8,6 +8,7 @@ mod config;
 mod errno;
 mod fanout;
 mod host;
+mod schedule;
 mod timeout;
 mod tls;
 mod tls_file;
@@ -28,6 +29,9 @@ pub use host::{
 };
 #[cfg(feature = "cli")]
 pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
+#[cfg(feature = "cli")]
+pub(crate) use schedule::SHORTEST_INTERVAL;
+pub use schedule::{Lasting, Rated};
 #[cfg(feature = "cli")]
 pub(crate) use timeout::LONGEST_TIME;
 pub use timeout::Timeout;

@@ -4,8 +4,8 @@
 use crate::command_error::{Blame, CommandError};
 use crate::error::{
     AddressProblem, AddressUse, ConfigError, DocumentProblem, Error, FanoutProblem, HibernationReason, HostReason,
-    ListenReason, NotPem, PeerError, REPORT, ShardsOf, TakeoverReason, ThreadReason, Timeout, TlsFile, TlsProblem,
-    last_port,
+    Lasting, ListenReason, NotPem, PeerError, REPORT, Rated, ShardsOf, TakeoverReason, ThreadReason, Timeout, TlsFile,
+    TlsProblem, last_port,
 };
 use crate::error::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 
@@ -120,7 +120,11 @@ fn typed(error: &ConfigError, words: Words) -> String {
         ConfigError::MaxConnections { asked, .. } => format!("--max-connections {asked}"),
         ConfigError::IdleTimeout { asked, .. } => format!("--idle-timeout {}", humantime::format_duration(*asked)),
         ConfigError::Keepalive { asked, .. } => format!("--keepalive {}", humantime::format_duration(*asked)),
-        ConfigError::KeepaliveInterval { asked, .. } | ConfigError::RareKeepalive { asked, .. } => {
+        ConfigError::Lasting { what: Lasting::Interval, asked, .. } => {
+            format!("--interval {}", humantime::format_duration(*asked))
+        }
+        ConfigError::Lasting { what: Lasting::KeepaliveInterval, asked, .. }
+        | ConfigError::RareKeepalive { asked, .. } => {
             format!("--keepalive-interval {}", humantime::format_duration(*asked))
         }
         ConfigError::Hibernate { asked, .. } => format!("--hibernate {}", humantime::format_duration(*asked)),
@@ -129,7 +133,7 @@ fn typed(error: &ConfigError, words: Words) -> String {
         ConfigError::HandshakeWithoutAnswers { protocol } => {
             format!("--audit state or off, and --protocol {protocol} as it is set")
         }
-        ConfigError::AcceptRate { asked } => format!("--accept-rate {asked}"),
+        ConfigError::Rate { what: Rated::Accepts, asked } => format!("--accept-rate {asked}"),
         ConfigError::MetricsPort { address, .. } => format!("--metrics {address}"),
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
@@ -188,14 +192,17 @@ fn corrected(error: &ConfigError, words: Words) -> String {
         ConfigError::MaxConnections { .. } => "try 1000000",
         ConfigError::IdleTimeout { .. } => "try 10m",
         ConfigError::Keepalive { .. } => "try 60s",
-        ConfigError::KeepaliveInterval { .. } => "try --keepalive-interval 30s, or --interval for messages",
+        ConfigError::Lasting { what: Lasting::KeepaliveInterval, .. } => {
+            "try --keepalive-interval 30s, or --interval for messages"
+        }
+        ConfigError::Lasting { .. } => "try 1s",
         ConfigError::RareKeepalive { .. } => "leave it out, or give half of --mqtt-keepalive",
         ConfigError::Hibernate { .. } => "try --hibernate 30s",
         ConfigError::Awake { .. } => "leave it out, or try --awake 100000",
         ConfigError::AwakeWithoutSleep { .. } => "give --hibernate TIME too",
         ConfigError::FirstNumber { .. } => "try --first-number 1000000",
         ConfigError::HandshakeWithoutAnswers { .. } => "use --audit echo, or leave out --greeting if there is one",
-        ConfigError::AcceptRate { .. } => "try 1000",
+        ConfigError::Rate { .. } => "try 1000",
         ConfigError::MailboxCapacity => "give it room for 1 or more",
         ConfigError::MetricsPort { first, last, .. } => {
             return format!("give the metrics a port below {first} or above {last}");

@@ -19,7 +19,7 @@ pub enum Audit {
 /// What a client does between its ramp and its close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Course {
-    /// An audit, a hold of this length, and a second audit.
+    /// An audit, a hold of this length, 366 days at most, and a second audit.
     Fixed(Duration),
     /// Holds until its owner asks for an audit, a report or the end, by [`Steering`](super::Steering).
     Steered,
@@ -38,7 +38,7 @@ pub struct Fanout {
     pub publishers: u64,
     /// Publications, 1 to 100,000.
     pub publications: u32,
-    /// The time between two of them.
+    /// The time between two of them, 1 ns to 366 days.
     pub period: Duration,
     /// The longest that a receipt may take to count, 1 ms to 366 days. The time begins when the publication is handed to its
     /// publisher's connection.
@@ -54,13 +54,13 @@ pub struct Storm {
     pub scenario: Scenario,
     /// To how many connections, at least 1 but in `Churn`; the others survive.
     pub victims: u64,
-    /// How long messages are sent before it.
+    /// How long messages are sent before it, 366 days at most.
     pub calm: Duration,
-    /// How long messages are sent after it.
+    /// How long messages are sent after it, 366 days at most.
     pub after: Duration,
 }
 
-/// What happens in a storm.
+/// What happens in a storm. A time is 366 days at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scenario {
@@ -89,6 +89,16 @@ impl Scenario {
             Scenario::SlowReaders(_) => "slow-readers",
             Scenario::Silent(_) => "silent",
             Scenario::Killed(_) => "killed",
+        }
+    }
+
+    /// How long it lasts; `None` if it lasts until it is done.
+    pub(super) fn lasts(self) -> Option<Duration> {
+        match self {
+            Scenario::Disconnect | Scenario::Reconnect => None,
+            Scenario::Churn(time) | Scenario::SlowReaders(time) | Scenario::Silent(time) | Scenario::Killed(time) => {
+                Some(time)
+            }
         }
     }
 

@@ -244,7 +244,7 @@ impl Driver for ClientDriver {
                 // The shard may sleep for long from now on.
                 self.measures.cut(now)?;
                 // The leader is gone if the run has failed elsewhere.
-                let _ = self.config.notices.send(Notice::Done(self.config.index, phase));
+                let _ = self.config.notices.send(Notice::Done(self.config.index, phase, Instant::now()));
             }
             // The messages of a storm's stage go on until the other shards have done their part too.
             let next = if phase.stage().is_some() { Schedule::Now } else { self.next_sweep_of_keepalives() };

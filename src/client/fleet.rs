@@ -241,6 +241,8 @@ impl Fleet {
 
     /// Takes in the publications of a fan-out that all shards have closed, and tells the owner.
     fn take_in_receipts(&mut self) -> Result<()> {
+        // The receipts of a million subscribers take their time, which is no suspension.
+        self.clock.sleep(None);
         for interval in self.fanout.as_mut().map_or_else(|| Ok(Vec::new()), Leading::look)? {
             self.tell(Event::Measured(interval));
         }
@@ -356,6 +358,7 @@ impl Fleet {
         // By now every shard has handed over what was still under way.
         self.take_in_receipts()?;
         summary.fanout = self.fanout.as_ref().map(Leading::summary).transpose()?;
+        self.tell_suspensions();
         summary.suspended = self.clock.suspended();
         Ok(summary)
     }
@@ -406,22 +409,30 @@ impl Fleet {
         self.clock.sleep(Some(now + patience));
         let heard = self.notices.recv_timeout(patience);
         self.clock.look(Instant::now());
+        self.tell_suspensions();
+        heard
+    }
+
+    /// Tells the owner for how long the process was suspended, as far as the owner does not know it.
+    fn tell_suspensions(&mut self) {
         let suspended = self.clock.suspended().time;
         let time = suspended.saturating_sub(std::mem::replace(&mut self.suspensions_told, suspended));
         if !time.is_zero() {
             self.tell(Event::Suspended(time));
         }
-        heard
     }
 
-    /// One phase on every shard. Returns how long it took and the counts at its end.
+    /// One phase on every shard. Returns how long it took and the counts at its end. Neither the time that the owner takes
+    /// for its beginning nor the time that this thread takes to hear of its end is part of it.
     fn phase(&mut self, phase: Phase) -> Result<(Duration, ProgressSnapshot)> {
-        let start = Instant::now();
-        let begun = self.clock.start(start);
         self.tell(Event::Began(phase));
+        let start = Instant::now();
+        // The process may have been suspended before.
+        self.clock.look(start);
+        let begun = self.clock.start(start);
         self.command(phase);
         // What the shards do now; a hold ends with another command.
-        let (mut asked, mut waiting) = (phase, self.shards.len());
+        let (mut asked, mut waiting, mut ended) = (phase, self.shards.len(), start);
         let mut victims_due = self.victims.as_mut().is_some_and(|victims| victims.begin(phase));
         let (mut told, mut is_quiet) = (Vec::new(), false);
         while waiting > 0 || victims_due {
@@ -435,12 +446,15 @@ impl Fleet {
                 }
             }
             match self.hear(patience) {
-                Ok(Notice::Done(index, done)) if index == self.shards.len() => victims_due &= done != phase,
+                Ok(Notice::Done(index, done, at)) if index == self.shards.len() => {
+                    victims_due &= done != phase;
+                    ended = ended.max(at);
+                }
                 Ok(Notice::ShardEnded(index)) if index == self.shards.len() => {
                     self.victims.as_mut().map_or(Ok(()), |victims| victims.ended(phase))?;
-                    victims_due = false;
+                    (victims_due, ended) = (false, Instant::now());
                 }
-                Ok(Notice::Done(_, done)) if done == asked => waiting -= 1,
+                Ok(Notice::Done(_, done, at)) if done == asked => (waiting, ended) = (waiting - 1, ended.max(at)),
                 Ok(Notice::Done(..)) => {}
                 Ok(Notice::ShardEnded(index)) => {
                     return Err(Error::bug(format!("client shard {index} ended in the {} phase", phase.name())));
@@ -448,6 +462,7 @@ impl Fleet {
                 Ok(Notice::Steer(word)) => {
                     self.steer(word);
                     if word == Steer::Stop && phase != Phase::Close {
+                        ended = Instant::now();
                         break;
                     }
                 }
@@ -463,8 +478,8 @@ impl Fleet {
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::bug("every client shard is gone")),
             }
         }
-        let (elapsed, shards) = (start.elapsed(), self.progress());
-        self.sampler.ended(phase, start, shards.iter().copied());
+        let (elapsed, shards) = (ended.saturating_duration_since(start), self.progress());
+        self.sampler.ended(phase, (start, ended), shards.iter().copied());
         let sum = shards.iter().copied().sum();
         self.tell_progress(phase, elapsed, shards, true);
         Ok((elapsed, sum))

@@ -51,9 +51,9 @@ pub enum Event {
 /// What the leader of the shards is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// A shard has done its part of a phase; the process of a killed storm's victims counts as the shard after the
-    /// last.
-    Done(usize, Phase),
+    /// A shard has done its part of a phase, and when; the process of a killed storm's victims counts as the shard after
+    /// the last.
+    Done(usize, Phase, Instant),
     /// A shard's thread ended, or that process.
     ShardEnded(usize),
     /// The owner's request.

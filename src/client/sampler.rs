@@ -65,10 +65,14 @@ impl Sampler {
     }
 
     /// A phase that began at `start` ended: its end is a sample too.
-    pub fn ended(&mut self, phase: Phase, start: Instant, shards: impl Iterator<Item = ProgressSnapshot>) {
-        let end = self.seconds(Instant::now());
-        self.timeline.phase(phase.name(), self.seconds(start), end);
-        self.sample(end, shards);
+    pub fn ended(
+        &mut self,
+        phase: Phase,
+        (start, end): (Instant, Instant),
+        shards: impl Iterator<Item = ProgressSnapshot>,
+    ) {
+        self.timeline.phase(phase.name(), self.seconds(start), self.seconds(end));
+        self.sample(self.seconds(Instant::now()), shards);
     }
 
     /// Takes the next interval that a shard has handed over, into the timeline too.

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Phase;
 use super::run::Notice;
@@ -17,7 +17,7 @@ use crate::host::{self, Host, start_thread};
 use crate::latency::Latency;
 use crate::results::document::ClientDocument;
 use crate::results::events::ClientEvent;
-use crate::results::{ShardStorm, ShardSummary, TlsDocument};
+use crate::results::{AuditResult, ShardStorm, ShardSummary, TlsDocument};
 use crate::stats::ProgressSnapshot;
 use crate::sys;
 
@@ -69,14 +69,14 @@ fn follow(shared: &Told<Seen>, output: impl Read, done: impl Fn(Phase)) {
                 });
                 if ramp_ended {
                     done(Phase::Ramp);
-                } else if let Some(round) = told.round.filter(|_| told.ended) {
-                    shared.change(|seen| seen.progress.audited = told.audited);
-                    done(Phase::Audit(round));
                 }
             }
-            ClientEvent::Audit { live, lost, wrong } => shared.change(|seen| {
-                (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (live, lost, wrong);
-            }),
+            ClientEvent::Audit(AuditResult { round, live, lost, wrong }) => {
+                shared.change(|seen| {
+                    (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (live, lost, wrong);
+                });
+                done(Phase::Audit(round));
+            }
             ClientEvent::Report(document) => shared.change(|seen| seen.document = Some(document)),
             ClientEvent::Result(document) => {
                 shared.change(|seen| seen.document = Some(document));
@@ -120,7 +120,7 @@ impl Victims {
         if let Some(output) = output {
             start_thread("c1m-victims", move || {
                 // The leader is gone if the run has failed elsewhere.
-                follow(&follower, output, |phase| _ = notices.send(Notice::Done(index, phase)));
+                follow(&follower, output, |phase| _ = notices.send(Notice::Done(index, phase, Instant::now())));
                 let _ = notices.send(Notice::ShardEnded(index));
             })?;
         }
@@ -222,7 +222,9 @@ impl Victims {
         let Some(document) = &seen.document else { return Ok(None) };
         progress.passed_over = document.source_ports_passed_over;
         let measured = &document.latencies;
-        let wrong = document.errors.iter().filter(|(cause, _)| cause.is_wrong()).map(|(_, count)| *count).sum();
+        // The victims say nothing but what audits ask. An answer that was wrong in the ramp is of a connection that never
+        // stood.
+        let wrong = document.audits.iter().map(|audit| audit.wrong).sum();
         let core = document.shards.first().map_or(0, |shard| shard.core);
         Ok(Some(ShardSummary {
             core,
@@ -299,6 +301,19 @@ mod tests {
     fn a_process_that_runs_without_an_answer_is_not_said_to_be_gone() {
         let text = running("read line; read line").report(Duration::ZERO).unwrap_err().to_string();
         assert!(text.contains("it runs, and gave no report within 0 s") && !text.contains("stopped"), "{text}");
+    }
+
+    /// The leader hears of the end of an audit when everything is known that the audit found.
+    #[test]
+    fn an_audit_has_ended_when_it_was_told_what_was_lost() {
+        let progress = r#"{"event":"progress","phase":"audit 2","round":2,"ended":true,"live":90,"failed":10,"audited":90,"echoes":0,"closed":0}"#;
+        let audit = r#"{"event":"audit","round":2,"live":90,"lost":8,"wrong":2}"#;
+        let (shared, ended) = (Told::<Seen>::default(), std::cell::RefCell::new(Vec::new()));
+        follow(&shared, format!("{progress}\n{audit}\n").as_bytes(), |phase| {
+            let ProgressSnapshot { audited, lost, wrong, .. } = shared.lock().progress;
+            ended.borrow_mut().push((phase, audited, lost, wrong));
+        });
+        assert_eq!(*ended.borrow(), [(Phase::Audit(2), 90, 8, 2)]);
     }
 
     #[test]

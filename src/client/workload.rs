@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::course::{Audit, Course, Fanout};
+use super::course::{Audit, Course, Fanout, Storm};
 use super::victims::VictimsCommand;
 use crate::connections::CloseMode;
 use crate::constants::DEFAULT_CONCURRENCY;
-use crate::error::{ConfigError, Error, FanoutProblem, Result, ShardsOf, Timeout};
+use crate::error::{ConfigError, Error, FanoutProblem, Lasting, Rated, Result, ShardsOf, Timeout};
 use crate::host::{Cores, Host, Raised, SourcePorts, raise_limits};
 use crate::memory_model::{End, Family};
 use crate::plan::{self, ClientGoal, IdleBackend, Layers, Needs, Ports, Reserve, Routes};
@@ -28,9 +28,6 @@ const MOST_PUBLICATIONS: u32 = 100_000;
 /// Bytes of a publication at most, so that with what a protocol puts around it there is room for it to wait.
 const LONGEST_PUBLICATION: u64 = 60_000;
 
-/// The shortest time between two keepalives of a connection. For more of them there are messages.
-const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(1);
-
 /// How long a connect and an answer may take by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,7 +48,7 @@ pub struct Workload {
     pub first_number: u64,
     /// Cores to use, one shard each.
     pub cores: Cores,
-    /// Connects started per second, in all; `None` is as fast as `concurrency` allows.
+    /// Connects started per second, in all, more than 0; `None` is as fast as `concurrency` allows.
     pub rate: Option<f64>,
     /// Connects, and messages of an audit, in flight in all; at least 1.
     pub concurrency: u32,
@@ -61,9 +58,9 @@ pub struct Workload {
     pub reply_timeout: Duration,
     /// What to do with the connections.
     pub course: Course,
-    /// How often each connection sends a message while held; `None` is never.
+    /// How often each connection sends a message while held: every 1 ms to 366 days; `None` is never.
     pub interval: Option<Duration>,
-    /// Each connection gives a sign of life every so often, at least every 1 s, whatever else happens: by the message that
+    /// Each connection gives a sign of life every so often, 1 s to 366 days, whatever else happens: by the message that
     /// its protocol has for that, such as a Ping of WebSocket. The server's answer is awaited as that to any message.
     /// `None` gives none, or as many as the protocol has promised the server.
     pub keepalive: Option<Duration>,
@@ -75,7 +72,7 @@ pub struct Workload {
     pub audit: Audit,
     /// How to close in the end.
     pub close: CloseMode,
-    /// Connections closed per second, in all; `None` is as fast as it goes.
+    /// Connections closed per second, in all, more than 0; `None` is as fast as it goes.
     pub close_rate: Option<f64>,
     /// The server's process, if it is on this host: its memory and processor time are reported.
     pub server_pid: Option<u32>,
@@ -276,9 +273,6 @@ impl Workload {
         if self.course == Course::Steered && self.audit == Audit::Off {
             return Err(ConfigError::SteeredWithoutAudit.into());
         }
-        if let Some(asked) = self.keepalive.filter(|interval| *interval < SHORTEST_KEEPALIVE) {
-            return Err(ConfigError::KeepaliveInterval { asked, shortest: SHORTEST_KEEPALIVE }.into());
-        }
         let allowed = self.protocol.allowed_silence().map(|seconds| Duration::from_secs(seconds.into()));
         if let (Some(asked), Some(allowed)) = (self.keepalive, allowed)
             && asked > allowed
@@ -294,10 +288,29 @@ impl Workload {
         self.tls.as_ref().map_or(Ok(()), |tls| Timeout::Handshake.check(tls.handshake_timeout))?;
         Timeout::Connect.check(self.connect_timeout)?;
         Timeout::Reply.check(self.reply_timeout)?;
+        self.check_schedules()?;
         plan::check_hibernation(self.hibernate, self.awake)?;
         self.check_storm()?;
         self.check_fanout()?;
         self.routes.check()
+    }
+
+    /// Refuses rates at which nothing happens, and times that no clock reaches.
+    fn check_schedules(&self) -> Result<()> {
+        Rated::Connects.check(self.rate)?;
+        Rated::Closes.check(self.close_rate)?;
+        self.interval.map_or(Ok(()), |interval| Lasting::Interval.check(interval))?;
+        self.keepalive.map_or(Ok(()), |interval| Lasting::KeepaliveInterval.check(interval))?;
+        match self.course {
+            Course::Fixed(hold) => Lasting::Hold.check(hold),
+            Course::Steered => Ok(()),
+            Course::Storm(Storm { scenario, calm, after, .. }) => {
+                Lasting::Calm.check(calm)?;
+                Lasting::After.check(after)?;
+                scenario.lasts().map_or(Ok(()), |time| Lasting::Storm.check(time))
+            }
+            Course::Fanout(fanout) => Lasting::Publications.check(fanout.period),
+        }
     }
 
     fn check_fanout(&self) -> Result<()> {
@@ -344,8 +357,55 @@ impl Workload {
 
 #[cfg(test)]
 mod tests {
+    use super::super::course::Scenario;
     use super::*;
     use crate::protocol::Settings;
+
+    #[test]
+    fn rates_and_times_without_sense_are_refused() {
+        let storm = |scenario, calm, after| Workload {
+            course: Course::Storm(Storm { scenario, victims: 1, calm, after }),
+            ..Workload::default()
+        };
+        let (second, ever) = (Duration::from_secs(1), Duration::MAX);
+        let churns = |time| storm(Scenario::Churn(time), second, second);
+        let publishes = |period| {
+            let (publishers, publications, wait, payload) = (1, 1, second, 64);
+            let course = Course::Fanout(Fanout { publishers, publications, period, wait, payload });
+            let publisher = Some(Protocol::new("push", &Settings::default()).unwrap());
+            Workload { course, publisher, connections: 2, ..Workload::default() }
+        };
+        let with = |change: fn(&mut Workload)| {
+            let mut workload = Workload::default();
+            change(&mut workload);
+            workload
+        };
+        for (at, allowed) in [churns(second), publishes(second), Workload::default()].into_iter().enumerate() {
+            assert_eq!(allowed.check(), Ok(()), "{at}");
+        }
+        let refused = [
+            churns(ever),
+            storm(Scenario::Disconnect, ever, second),
+            storm(Scenario::Disconnect, second, ever),
+            publishes(Duration::ZERO),
+            publishes(ever),
+            with(|workload| workload.course = Course::Fixed(Duration::MAX)),
+            with(|workload| workload.interval = Some(Duration::ZERO)),
+            with(|workload| workload.interval = Some(Duration::MAX)),
+            with(|workload| workload.keepalive = Some(Duration::from_millis(999))),
+            with(|workload| workload.keepalive = Some(Duration::MAX)),
+            with(|workload| workload.rate = Some(0.0)),
+            with(|workload| workload.rate = Some(f64::NAN)),
+            with(|workload| workload.close_rate = Some(-1.0)),
+            with(|workload| workload.close_rate = Some(f64::INFINITY)),
+        ];
+        for (at, workload) in refused.into_iter().enumerate() {
+            let error = workload.check().unwrap_err();
+            let is_expected =
+                |error: &ConfigError| matches!(error, ConfigError::Lasting { .. } | ConfigError::Rate { .. });
+            assert!(matches!(&error, Error::Config(config) if is_expected(config)), "{at}: {error}");
+        }
+    }
 
     #[test]
     fn a_greeting_needs_audits_by_answers() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Errno;
 use super::fanout::FanoutProblem;
+use super::schedule::{Lasting, Rated};
 use super::timeout::Timeout;
 use super::tls_file::{TlsFile, TlsProblem};
 
@@ -110,13 +111,6 @@ pub enum ConfigError {
         /// The longest time.
         longest: Duration,
     },
-    /// Keepalives of a client that follow each other too fast.
-    KeepaliveInterval {
-        /// The time that was asked for.
-        asked: Duration,
-        /// The shortest time.
-        shortest: Duration,
-    },
     /// Keepalives of a client that are rarer than its protocol has promised the server.
     RareKeepalive {
         /// The time between two of them that was asked for.
@@ -146,9 +140,11 @@ pub enum ConfigError {
         /// The number that was asked for.
         asked: u64,
     },
-    /// A number of connections accepted per second with which none would be.
-    AcceptRate {
-        /// The number, as it is written.
+    /// A rate at which nothing would ever be done.
+    Rate {
+        /// What is to be done at that rate.
+        what: Rated,
+        /// The number of connections a second, as it is written.
         asked: String,
     },
     /// A mailbox that holds no message.
@@ -214,6 +210,17 @@ pub enum ConfigError {
     Timeout {
         /// What may take so long at most.
         what: Timeout,
+        /// The time that was asked for.
+        asked: Duration,
+        /// The shortest time.
+        shortest: Duration,
+        /// The longest time.
+        longest: Duration,
+    },
+    /// A time in which nothing could be done, or that no clock reaches.
+    Lasting {
+        /// What lasts so long.
+        what: Lasting,
         /// The time that was asked for.
         asked: Duration,
         /// The shortest time.
@@ -326,7 +333,7 @@ impl ConfigError {
             ConfigError::MaxConnections { asked, .. } => format!("a limit of {asked} connections"),
             ConfigError::IdleTimeout { asked, .. } => format!("an idle timeout of {asked:?}"),
             ConfigError::Keepalive { asked, .. } => format!("keepalive after {asked:?}"),
-            ConfigError::KeepaliveInterval { asked, .. } | ConfigError::RareKeepalive { asked, .. } => {
+            ConfigError::RareKeepalive { asked, .. } => {
                 format!("a keepalive every {asked:?}")
             }
             ConfigError::Hibernate { asked, .. } => format!("sleep after {asked:?}"),
@@ -337,7 +344,7 @@ impl ConfigError {
             ConfigError::HandshakeWithoutAnswers { protocol } => {
                 format!("audits without answers, and the protocol {protocol} with a handshake")
             }
-            ConfigError::AcceptRate { asked } => format!("{asked} connections accepted per second"),
+            ConfigError::Rate { what, asked } => format!("{asked} connections {what} per second"),
             ConfigError::MailboxCapacity => "a mailbox of 0 messages".to_owned(),
             ConfigError::MetricsPort { address, .. } => format!("metrics on {address}"),
             ConfigError::Counter { name, .. } => format!("counter {name:?}"),
@@ -350,6 +357,7 @@ impl ConfigError {
             ConfigError::NoVictim { connections } => format!("no victim of {connections} connections"),
             ConfigError::Handshakes => "0 TLS handshakes at once".to_owned(),
             ConfigError::Timeout { what, asked, .. } => format!("at most {asked:?} for {what}"),
+            ConfigError::Lasting { what, asked, .. } => format!("{asked:?} for {what}"),
             ConfigError::Tls { what, name, problem } => problem.saw(*what, name),
             ConfigError::Fanout(problem) => problem.saw(),
             ConfigError::Document { name, problem } => problem.saw(name),
@@ -381,9 +389,6 @@ impl ConfigError {
             ConfigError::Keepalive { shortest, longest, .. } => {
                 format!("the kernel takes {} to {} whole seconds (tcp(7))", shortest.as_secs(), longest.as_secs())
             }
-            ConfigError::KeepaliveInterval { shortest, .. } => {
-                format!("those of one connection are at least {} s apart", shortest.as_secs())
-            }
             ConfigError::RareKeepalive { allowed, .. } => {
                 format!("the server is told that a connection is silent for {} s at most", allowed.as_secs())
             }
@@ -398,7 +403,7 @@ impl ConfigError {
             ConfigError::HandshakeWithoutAnswers { .. } => {
                 "a new connection has to await an answer before it says all that it should".to_owned()
             }
-            ConfigError::AcceptRate { .. } => "nothing would ever be accepted".to_owned(),
+            ConfigError::Rate { what, .. } => format!("nothing would ever be {what}"),
             ConfigError::MailboxCapacity => "nothing could be sent through it".to_owned(),
             ConfigError::MetricsPort { address, first, last } => {
                 format!("port {} is one of those that the server serves itself, {first} to {last}", address.port())
@@ -413,6 +418,9 @@ impl ConfigError {
             ConfigError::Timeout { what, shortest, longest, .. } => {
                 let days = longest.as_secs() / (24 * 3600);
                 format!("{what} may take {} ms at least, and {days} days at most", shortest.as_millis())
+            }
+            ConfigError::Lasting { shortest, longest, .. } => {
+                format!("it is {shortest:?} at least, and {} days at most", longest.as_secs() / (24 * 3600))
             }
             ConfigError::Tls { what, problem, .. } => problem.means(*what),
             ConfigError::Fanout(problem) => problem.means(),

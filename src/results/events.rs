@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::AuditResult;
 use super::document::ClientDocument;
 
 /// A line of a client's output.
@@ -10,14 +11,7 @@ pub enum ClientEvent {
     /// The progress of a phase.
     Progress(ClientProgress),
     /// An audit is complete.
-    Audit {
-        /// Connections that the audit proved live.
-        live: u64,
-        /// Connections lost in the audit.
-        lost: u64,
-        /// Connections that echoed wrong bytes.
-        wrong: u64,
-    },
+    Audit(AuditResult),
     /// The run's result so far.
     Report(Box<ClientDocument>),
     /// The run's final result.
@@ -51,7 +45,7 @@ pub struct ClientProgress {
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Line {
     Progress(ClientProgress),
-    Audit { live: u64, lost: u64, wrong: u64 },
+    Audit(AuditResult),
     Report { result: Box<ClientDocument> },
 }
 
@@ -60,7 +54,7 @@ impl ClientEvent {
     pub fn read(line: &str) -> ClientEvent {
         match serde_json::from_str(line) {
             Ok(Line::Progress(progress)) => ClientEvent::Progress(progress),
-            Ok(Line::Audit { live, lost, wrong }) => ClientEvent::Audit { live, lost, wrong },
+            Ok(Line::Audit(result)) => ClientEvent::Audit(result),
             Ok(Line::Report { result }) => ClientEvent::Report(result),
             Err(_) => serde_json::from_str(line).map_or(ClientEvent::Other, ClientEvent::Result),
         }
@@ -79,7 +73,8 @@ mod tests {
             ClientEvent::Progress(ClientProgress { live: 5, ended: true, .. })
         ));
         let audit = r#"{"event":"audit","round":1,"live":5,"lost":1,"wrong":2}"#;
-        assert!(matches!(ClientEvent::read(audit), ClientEvent::Audit { live: 5, lost: 1, wrong: 2 }));
+        let ClientEvent::Audit(read) = ClientEvent::read(audit) else { panic!("no audit: {audit}") };
+        assert_eq!(read, AuditResult { round: 1, live: 5, lost: 1, wrong: 2 });
         for other in ["", "{}", "5", r#"{"event":"planned"}"#, r#"{"event":"report"}"#] {
             assert!(matches!(ClientEvent::read(other), ClientEvent::Other), "{other}");
         }

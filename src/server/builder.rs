@@ -10,7 +10,7 @@ use super::{IdlePolicy, Server, ServerEvent, ShardInfo};
 use crate::addresses::{Address, Use};
 use crate::connections::{LONGEST_IDLE, SHORTEST_IDLE};
 use crate::constants::MAX_PENDING_BYTES;
-use crate::error::{ConfigError, CounterProblem, Result};
+use crate::error::{ConfigError, CounterProblem, Rated, Result};
 use crate::host::Cores;
 use crate::plan::{self, PortSharing, Ports, Reserve};
 use crate::service::{CounterId, Service};
@@ -134,9 +134,7 @@ impl Options {
         plan::check_hibernation(self.hibernate, self.awake)?;
         #[cfg(feature = "tls")]
         self.tls.as_ref().map_or(Ok(()), TlsConfig::check)?;
-        if let Some(rate) = self.accept_rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
-            return Err(ConfigError::AcceptRate { asked: rate.to_string() }.into());
-        }
+        Rated::Accepts.check(self.accept_rate)?;
         if self.mailbox_capacity == 0 {
             return Err(ConfigError::MailboxCapacity.into());
         }

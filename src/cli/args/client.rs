@@ -111,9 +111,6 @@ impl Reached {
     }
 }
 
-/// The shortest time between two messages of a connection.
-pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
-
 impl ConnectionArguments {
     /// A client on this course.
     pub fn workload(&self, load: &LoadArguments, course: Course, audit: Audit, close: CloseMode) -> Result<Workload> {
@@ -130,14 +127,6 @@ impl ConnectionArguments {
         close: CloseMode,
         protocol: impl FnOnce(&Reached) -> Result<Protocol>,
     ) -> Result<Workload> {
-        if let Some(interval) = load.interval.filter(|interval| *interval < SHORTEST_INTERVAL) {
-            let means = "messages of one connection are at least 1 ms apart";
-            return Err(CommandError::usage(
-                format!("--interval {}", humantime::format_duration(interval)),
-                means,
-                "try 1s",
-            ));
-        }
         let sources = addresses(&self.source_ip);
         let reached = self.targets(&sources)?;
         let protocol = protocol(&reached)?;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::client::{CloseName, ConnectionArguments, LoadArguments, SHORTEST_INTERVAL};
+use super::client::{CloseName, ConnectionArguments, LoadArguments};
 use super::duration;
 use crate::cli::this_program;
 use crate::client::{Audit, Course, Scenario, Storm, VictimsCommand, Workload, random_seed};
 use crate::command_error::{CommandError, Result};
 use crate::connections::CloseMode;
+use crate::error::SHORTEST_INTERVAL;
 
 /// Messages a second that a storm's survivors send in all by default: enough for a p99.9 of each second, and a small
 /// part of what one core echoes.
