@@ -13,6 +13,7 @@ use super::Chance;
 use super::kernel::{Kernel, Socket, Work};
 use super::tcp::{End, Link, Network, SOFTIRQ, Segment, ServerSocket, peer_of};
 use crate::connections::{Caught, HibernationHost};
+use crate::hibernation::segment::RST;
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::CaughtAt;
 use crate::token::Token;
@@ -77,6 +78,8 @@ pub struct Catcher {
     pub(super) transits: u64,
     caught: VecDeque<(u32, Tuple, CaughtAt, Vec<u8>)>,
     dropped: u64,
+    /// The RSTs among them.
+    dropped_resets: u64,
     /// When each grace period will have passed.
     graces: Vec<Instant>,
     /// The sockets of plain descriptors: the peer, and the number of the socket.
@@ -103,6 +106,7 @@ impl Default for Catcher {
             transits: 0,
             caught: VecDeque::new(),
             dropped: 0,
+            dropped_resets: 0,
             graces: Vec::new(),
             descriptors: HashMap::new(),
             poll: None,
@@ -182,6 +186,7 @@ impl Kernel {
         let catcher = self.catching();
         if catcher.caught.len() >= catcher.records {
             catcher.dropped += 1;
+            catcher.dropped_resets += u64::from(segment.flags & RST != 0);
             return;
         }
         catcher.caught.push_back((index, tuple, at, segment.bytes(&tuple)));
@@ -476,6 +481,10 @@ impl HibernationHost for SimHost {
 
     fn dropped(&self) -> u64 {
         self.catcher(|catcher| catcher.dropped)
+    }
+
+    fn dropped_resets(&self) -> u64 {
+        self.catcher(|catcher| catcher.dropped_resets)
     }
 
     fn wake_fd(&self) -> RawFd {

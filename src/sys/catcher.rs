@@ -92,6 +92,10 @@ impl Shared {
     fn dropped(&self, shard: usize) -> &AtomicU64 {
         self.words.word((shard + 1) * LINE / size_of::<u64>())
     }
+
+    fn dropped_resets(&self, shard: usize) -> &AtomicU64 {
+        self.words.word((shard + 1) * LINE / size_of::<u64>() + 1)
+    }
 }
 
 /// What another process must know to use the maps of a catcher.

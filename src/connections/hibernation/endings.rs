@@ -2,7 +2,7 @@
 //! single segments (`hibernation/closing.rs`).
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::entries::Whereabouts;
@@ -28,6 +28,9 @@ const TIMERS_PER_PASS: usize = 64;
 /// 7 s is likely gone.
 const RETRIES_WHILE_STOPPING: u8 = 2;
 
+/// Ends for which memory is kept, at some 60 bytes each. What a mass disconnect took beyond that is given back after it.
+const ENDS_KEPT: usize = 4_096;
+
 /// The search for sleeping connections that were silent for too long looks at all of them once in this time, or once in
 /// an eighth of the timeout if that is longer.
 const SHORTEST_SWEEP: Duration = Duration::from_secs(4);
@@ -42,21 +45,36 @@ const CLOSES_PER_PASS: usize = 16;
 /// The ends of sleeping connections that are under way.
 #[derive(Debug, Default)]
 pub(super) struct SleeperEndings {
-    /// Each with the end of its timer.
-    closings: HashMap<u32, (Closing, Mark)>,
+    /// By entry.
+    closings: HashMap<u32, Ending>,
     /// Those whose FIN the peer has not acknowledged.
     unacknowledged: u64,
     /// One timer for each of them, the first first, and stale ones: their closings are over or have another timer.
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     /// Connections that ended and whose driver was not told yet, by entry.
     untold: VecDeque<(u32, CloseReason)>,
-    /// Those whose driver was told of the end. The others' entries are released when it is.
-    told: HashSet<u32>,
     /// The shard is about to end.
     stopping: bool,
     /// The search for silent ones: where it goes on, and when.
     sweep: Cursor,
     sweep_due: Option<Mark>,
+}
+
+/// An end that is under way.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    closing: Closing,
+    /// The end of its timer.
+    timer: Mark,
+    /// The driver was told of it. Otherwise the entry is released when the driver is.
+    told: bool,
+}
+
+impl Ending {
+    /// 1 if the peer has not acknowledged our FIN.
+    fn unacknowledged(self) -> u64 {
+        u64::from(!self.closing.is_acknowledged())
+    }
 }
 
 impl SleeperEndings {
@@ -68,26 +86,27 @@ impl SleeperEndings {
 
     /// The end of a connection has come so far, and its timer ends then.
     fn put(&mut self, index: u32, closing: Closing, timer: Mark) {
-        let before = self.closings.insert(index, (closing, timer));
-        let counts = |closing: Closing| u64::from(!closing.is_acknowledged());
-        self.unacknowledged = self.unacknowledged + counts(closing) - before.map_or(0, |(before, _)| counts(before));
+        let before = self.closings.get(&index).copied();
+        let ending = Ending { closing, timer, told: before.is_some_and(|before| before.told) };
+        self.closings.insert(index, ending);
+        self.unacknowledged = self.unacknowledged + ending.unacknowledged() - before.map_or(0, Ending::unacknowledged);
     }
 
-    /// The end of a connection is over.
-    fn take(&mut self, index: u32) {
-        if self.closings.remove(&index).is_some_and(|(closing, _)| !closing.is_acknowledged()) {
-            self.unacknowledged -= 1;
+    /// The end of a connection is over. Returns it.
+    fn take(&mut self, index: u32) -> Option<Ending> {
+        let ending = self.closings.remove(&index);
+        self.unacknowledged -= ending.map_or(0, Ending::unacknowledged);
+        if self.closings.is_empty() && self.closings.capacity() > ENDS_KEPT {
+            // All timers are stale by now.
+            (self.closings, self.timers) = Default::default();
         }
+        ending
     }
 
-    /// Whether the end of an entry's connection is under way: its FIN is to be acknowledged yet.
-    pub fn is_under_way(&self, index: u32) -> bool {
-        self.closings.contains_key(&index)
-    }
-
-    /// The driver was told of an end that is under way.
-    pub fn told(&mut self, index: u32) {
-        self.told.insert(index);
+    /// The driver was told of the end of an entry's connection. Returns whether that is under way: its FIN is to be
+    /// acknowledged yet.
+    pub fn told(&mut self, index: u32) -> bool {
+        self.closings.get_mut(&index).map(|ending| ending.told = true).is_some()
     }
 
     /// Whether there is an end of which the driver was not told yet.
@@ -98,7 +117,7 @@ impl SleeperEndings {
     /// Takes all ends that are under way, as another process goes on with them.
     pub fn take_all(&mut self) -> Vec<(u32, Closing)> {
         let closings = std::mem::take(self).closings;
-        closings.into_iter().map(|(index, (closing, _))| (index, closing)).collect()
+        closings.into_iter().map(|(index, ending)| (index, ending.closing)).collect()
     }
 
     /// The driver is to be told of an end.
@@ -151,8 +170,7 @@ impl<S: Default> Hibernation<S> {
             if let Some(state) = self.states.get_mut(index as usize) {
                 *state = S::default();
             }
-            if self.endings.is_under_way(index) {
-                self.endings.told(index);
+            if self.endings.told(index) {
                 self.entries.rename(index);
             } else {
                 self.entries.release(index);
@@ -203,13 +221,13 @@ impl<S: Default> Hibernation<S> {
     /// the end has come, and our FIN is sent again.
     pub(super) fn resume_end<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, closing: Option<Closing>) {
         let Some(checkpoint) = self.entries.checkpoint(index) else { return };
-        self.endings.told(index);
         let closing = closing.unwrap_or_else(|| {
             let (closing, fin) = Closing::begin(&checkpoint, self.host.timestamp_clock());
             self.answer(around.parts.counters, &checkpoint, fin, 0);
             closing
         });
         self.set_timer(around.clock.now(), index, closing);
+        self.endings.told(index);
     }
 
     /// Keeps how far an end has come, with a timer for what is due next.
@@ -224,7 +242,7 @@ impl<S: Default> Hibernation<S> {
     fn keep_closing(&mut self, now: Mark, index: u32, closing: Closing) {
         let due = now.after(self.pause_of(&closing));
         match self.endings.closings.get(&index) {
-            Some((_, timer)) if *timer <= due => self.endings.put(index, closing, *timer),
+            Some(Ending { timer, .. }) if *timer <= due => self.endings.put(index, closing, *timer),
             _ => self.set_timer(now, index, closing),
         }
     }
@@ -236,7 +254,7 @@ impl<S: Default> Hibernation<S> {
     /// Forgets the end that is due first, as its entry is needed. If its FIN comes again, a listener answers with a RST.
     pub(super) fn give_up_an_end(&mut self) {
         while let Some(Reverse((due, index))) = self.endings.timers.pop() {
-            if self.endings.closings.get(&index).is_some_and(|(_, timer)| *timer == due) {
+            if self.endings.closings.get(&index).is_some_and(|ending| ending.timer == due) {
                 return self.end(index);
             }
         }
@@ -245,8 +263,7 @@ impl<S: Default> Hibernation<S> {
     /// An end is over.
     fn end(&mut self, index: u32) {
         self.leave_table(index);
-        self.endings.take(index);
-        if self.endings.told.remove(&index) {
+        if self.endings.take(index).is_some_and(|ending| ending.told) {
             self.entries.release(index);
         }
     }
@@ -261,7 +278,7 @@ impl<S: Default> Hibernation<S> {
         let index = caught.index;
         let now_ms = self.host.timestamp_clock();
         let Some(mut checkpoint) = self.entries.checkpoint(index) else { return };
-        let Some((mut closing, _)) = self.endings.closings.get(&index).copied() else { return };
+        let Some(Ending { mut closing, .. }) = self.endings.closings.get(&index).copied() else { return };
         let step = closing.heard(&mut checkpoint, &caught.tuple, segment, now_ms);
         self.entries.progressed(index, &checkpoint.progress);
         if self.take_step(around.parts.counters, &checkpoint, index, step, segment.echo()) {
@@ -306,8 +323,8 @@ impl<S: Default> Hibernation<S> {
             }
             self.endings.timers.pop();
             let now_ms = self.host.timestamp_clock();
-            let closing = self.endings.closings.get(&index).copied().filter(|(_, timer)| *timer == due);
-            let (Some((mut closing, _)), Some(checkpoint)) = (closing, self.entries.checkpoint(index)) else {
+            let ending = self.endings.closings.get(&index).copied().filter(|ending| ending.timer == due);
+            let (Some(Ending { mut closing, .. }), Some(checkpoint)) = (ending, self.entries.checkpoint(index)) else {
                 continue;
             };
             // It does nothing if something is due only later.

@@ -92,6 +92,9 @@ pub trait HibernationHost {
     /// Segments that were not caught as the ring buffer was full, so far.
     fn dropped(&self) -> u64;
 
+    /// The RSTs among them, which no peer sends again.
+    fn dropped_resets(&self) -> u64;
+
     /// Becomes readable when a segment was caught.
     fn wake_fd(&self) -> RawFd;
 

@@ -1,6 +1,6 @@
-//! What is done after caught segments were dropped because the ring buffer was full. A peer sends most segments again, and
-//! no RST: its connection would seem to sleep for ever. So the peer of each sleeper is asked once, as by a keepalive probe.
-//! A peer without the connection answers with another RST.
+//! What is done after RSTs were dropped because the ring buffer was full. A peer sends every other segment again, and no
+//! RST: its connection would seem to sleep for ever. So the peer of each sleeper is asked once, as by a keepalive probe. A
+//! peer without the connection answers with another RST.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ const STEP: Duration = Duration::from_millis(10);
 /// Entries that one step visits at most, each of which may be sent a probe, some 2 us: 5 % of a core.
 const ENTRIES_PER_STEP: usize = 256;
 
-/// From segments that were dropped until the first sleeper is asked: the crowd that they were in may go on.
+/// From RSTs that were dropped until the first sleeper is asked: the crowd that they were in may go on.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The same if segments were dropped in every round until now. Each such round doubles the pause up to this.
+/// The same if RSTs were dropped in every round until now. Each such round doubles the pause up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 
 /// The rounds in which a shard's sleepers are asked.
 #[derive(Debug)]
 pub(super) struct Inquiry {
-    /// Segments that were dropped, as far as a round began for them.
+    /// RSTs that were dropped, as far as a round began for them.
     dropped: u64,
     /// The next entry of the round that is under way or about to begin.
     round: Option<Cursor>,
@@ -44,7 +44,7 @@ impl Inquiry {
         self.round.map(|_| self.due)
     }
 
-    /// Notes how many segments were dropped so far. Where there are more than before, a round begins after a pause, or
+    /// Notes how many RSTs were dropped so far. Where there are more than before, a round begins after a pause, or
     /// after the one that is under way.
     fn note(&mut self, dropped: u64, now: Mark) {
         if self.round.is_none() && self.dropped != dropped {
@@ -55,7 +55,7 @@ impl Inquiry {
         }
     }
 
-    /// A round is over, in which or after which no segment was dropped if `calm`.
+    /// A round is over, in which or after which no RST was dropped if `calm`.
     fn end(&mut self, calm: bool) {
         self.round = None;
         if calm {
@@ -65,9 +65,9 @@ impl Inquiry {
 }
 
 impl<S: Default> Hibernation<S> {
-    /// Asks the peers of some sleepers if segments were dropped and it is time.
+    /// Asks the peers of some sleepers if RSTs were dropped and it is time.
     pub(super) fn inquire<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {
-        let (now, dropped) = (around.clock.now(), self.host.dropped());
+        let (now, dropped) = (around.clock.now(), self.host.dropped_resets());
         self.inquiry.note(dropped, now);
         let Some(mut cursor) = self.inquiry.round.filter(|_| self.inquiry.due <= now) else { return };
         self.inquiry.due = now.after(STEP);
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_in_which_segments_are_dropped_become_rare() {
+    fn rounds_in_which_resets_are_dropped_become_rare() {
         let at = |seconds| Mark::default().after(Duration::from_secs(seconds));
         let mut inquiry = Inquiry::new(at(0));
         inquiry.note(0, at(1));

@@ -274,6 +274,10 @@ impl HibernationHost for KernelHost {
         self.caught.dropped()
     }
 
+    fn dropped_resets(&self) -> u64 {
+        self.caught.dropped_resets()
+    }
+
     fn wake_fd(&self) -> RawFd {
         self.caught.fd()
     }

@@ -8,7 +8,7 @@
 //!   if they are not there                   go on
 //!   if the connection is awake again, and the socket neither listens nor is closed
 //!                                           go on
-//!   copy the segment into the ring buffer of the connection's shard; count it if there is no room
+//!   copy the segment into the ring buffer of the connection's shard; count it if there is no room, and RSTs apart
 //!   drop it
 //! ```
 //!
@@ -67,12 +67,17 @@ const EXEMPT: i16 = -48;
 /// The shortest segment: a header without options.
 const SHORTEST: i32 = 20;
 
-/// Bytes of a record for each size of segments, the record's header included: requests and acknowledgements, one
-/// segment of an Ethernet network, and what GRO or a loopback device makes of many. The kernel adds 8 bytes.
-pub const RECORD_BYTES: [i32; 3] = [248, 1_592, 65_536 + RECORD_HEADER];
+/// Bytes of a record for each size of segments, the record's header included: a header alone, of 60 bytes at most, as of a
+/// FIN; requests; one segment of an Ethernet network; and what GRO or a loopback device makes of many. The kernel adds 8
+/// bytes.
+pub const RECORD_BYTES: [i32; 4] = [60 + RECORD_HEADER + 4, 248, 1_592, 65_536 + RECORD_HEADER];
+
+/// Where a TCP header has its length and its flags (RFC 9293, 3.1), and the flag of a RST in these two bytes.
+const FLAGS: i32 = 12;
+const RST: i32 = u16::from_ne_bytes([0, 1 << 2]) as i32;
 
 /// Where the words are that this process shares with the programs: in the first cache line how many transits are under
-/// way, and then for each shard how many segments were dropped, in a cache line of its own. The first line has a word for
+/// way, and then for each shard how many segments were dropped, and how many RSTs among them, in a cache line of its own. The first line has a word for
 /// each of eight processes that use the catcher one after the other: the transits of one that was killed end with its
 /// sockets, and its word is not looked at any more.
 pub const LINE: usize = 64;
@@ -144,8 +149,8 @@ impl Maps<'_> {
         program.shift_right(1, self.table.division.index_bits.cast_signed()).copy(7, 1);
         program.load_32(9, 6, LENGTH).jump_if_below(9, SHORTEST, &mut end);
         lookup(program, self.rings, KEY, &mut end);
-        let [small, middle, large] = RECORD_BYTES;
-        for bytes in [small, middle] {
+        let [header, small, middle, large] = RECORD_BYTES;
+        for bytes in [header, small, middle] {
             let mut larger = Label::default();
             program.jump_if_above(9, bytes - RECORD_HEADER, &mut larger);
             fill(program, bytes, &mut full, &mut end);
@@ -154,8 +159,11 @@ impl Maps<'_> {
         let mut fits = Label::default();
         program.jump_if_below(9, large - RECORD_HEADER, &mut fits).set(9, large - RECORD_HEADER).here(fits);
         fill(program, large, &mut full, &mut end);
-        program.here(full).multiply(7, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 7);
-        program.set(2, 1).atomic(ADD, 1, 0, 2).here(end).exit(0);
+        program.here(full).copy(1, 6).set(2, FLAGS).copy(3, FRAME).add(3, KEY.into()).set(4, 2);
+        program.call(helper::SKB_LOAD_BYTES);
+        program.multiply(7, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 7);
+        program.set(2, 1).atomic(ADD, 1, 0, 2).load_16(3, FRAME, KEY).and(3, RST).jump_if(3, 0, &mut end);
+        program.set(2, 1).atomic(ADD, 1, size_of::<u64>() as i16, 2).here(end).exit(0);
     }
 
     /// The program that finds the sockets of segments: for a connection in the table it is the sink of its family.

@@ -153,10 +153,15 @@ impl Caught {
         self.ring.as_raw_fd()
     }
 
-    /// Segments that were dropped since the catcher was made, because the ring buffer was full. Their senders send them
-    /// again.
+    /// Segments that were dropped since the catcher was made, because the ring buffer was full. Their senders send all but
+    /// RSTs again.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped(self.shard).load(Ordering::Relaxed)
+    }
+
+    /// The RSTs among them, which nobody sends again.
+    pub fn dropped_resets(&self) -> u64 {
+        self.shared.dropped_resets(self.shard).load(Ordering::Relaxed)
     }
 
     /// The length of the record at a position, with its flag; `None` if there is none that is complete.

@@ -176,6 +176,42 @@ fn a_full_ring_buffer_drops_and_counts_and_the_peer_sends_again() {
     });
 }
 
+/// A peer sends no RST again, so those that were dropped are counted apart.
+#[test]
+fn resets_that_find_no_room_are_counted_apart() {
+    if !may_sleep() {
+        return;
+    }
+    for ip in LOOPBACKS {
+        let scene = Scene::new(ip);
+        let tuple = Tuple { remote: SocketAddr::new(ip, 1), local: scene.listener.local_addr().unwrap() };
+        scene.catcher.insert(&tuple, 0, 7).unwrap();
+        let peer = RawSender::without_mark().unwrap();
+        let send = |flags: u8, payload: usize| {
+            let mut segment = [tuple.remote.port().to_be_bytes(), tuple.local.port().to_be_bytes()].concat();
+            segment.resize(12, 0);
+            segment.extend([5 << 4, flags]);
+            segment.resize(20 + payload, 0);
+            let length = segment.len();
+            segment::restore(&tuple, &mut segment, length);
+            peer.send(tuple.remote.ip(), tuple.local.ip(), &segment).unwrap();
+        };
+        // Large ones leave a rest, which small ones fill.
+        for payload in [60_000, 0] {
+            let before = scene.caught.dropped();
+            while scene.caught.dropped() == before {
+                send(segment::ACK, payload);
+            }
+        }
+        let dropped = scene.caught.dropped();
+        assert_eq!(scene.caught.dropped_resets(), 0);
+        for flags in [segment::RST, segment::FIN | segment::ACK, segment::RST | segment::ACK] {
+            send(flags, 0);
+        }
+        assert_eq!((scene.caught.dropped() - dropped, scene.caught.dropped_resets()), (3, 2));
+    }
+}
+
 #[test]
 fn a_shard_gets_the_segments_of_its_own_connections() {
     if !may_sleep() {
