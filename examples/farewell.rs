@@ -50,7 +50,8 @@ impl Service for Farewell {
         // The port is open until `Server::stop`, and the broadcast reaches no connection that opens after it began.
         if self.going_down {
             ctx.send(conn, GOODBYE);
-            ctx.close(conn, CloseMode::Graceful);
+            // A peer that speaks first still sends. After a graceful close a RST may overtake the goodbye.
+            ctx.close(conn, CloseMode::Lingering);
         }
     }
 

@@ -55,8 +55,8 @@ enum Stage {
     Checking,
     /// A user of this name.
     User(Box<str>),
-    /// It was kicked. Frames that came with the last one are not carried out.
-    Kicked,
+    /// It was refused or kicked, and is being closed. No further frame is carried out.
+    Ended,
 }
 
 /// A login, and who asks for its check.
@@ -134,7 +134,10 @@ impl Gateway {
     /// Carries out one frame. Returns false if the connection is to be closed.
     fn frame(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, kind: u8, rest: &[u8]) -> bool {
         let user = match ctx.state(conn).map(|session| &session.stage) {
-            Some(Stage::Stranger) if kind == 1 => return self.check(ctx, conn, rest),
+            Some(Stage::Stranger) if kind == 1 => {
+                self.check(ctx, conn, rest);
+                return true;
+            }
             Some(Stage::User(user)) => user.clone(),
             _ => return false,
         };
@@ -156,7 +159,7 @@ impl Gateway {
     }
 
     /// Has a login checked. `checked` is called with the answer.
-    fn check(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, rest: &[u8]) -> bool {
+    fn check(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, rest: &[u8]) {
         let Some((user, secret)) = split(rest) else { return self.refuse(ctx, conn) };
         let check = Check { shard: ctx.shard(), conn, user, secret: secret.to_vec() };
         // A shard must not wait: not even for a place in the queue.
@@ -166,23 +169,27 @@ impl Gateway {
         if let Some(session) = ctx.state(conn) {
             session.stage = Stage::Checking;
         }
-        true
     }
 
-    fn refuse(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId) -> bool {
+    /// Refuses a login, and ends its connection.
+    fn refuse(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId) {
         ctx.count(self.counts.refused, 1);
-        send(ctx, conn, 129, b"");
-        false
+        end(ctx, conn, 129);
     }
 
     /// A login was checked. Returns false if the connection is to be closed.
     fn checked(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, user: Box<str>, is_right: bool) -> bool {
         // The connection may have ended meanwhile.
-        let Some(session) = ctx.state(conn) else { return true };
-        if !is_right {
-            return self.refuse(ctx, conn);
+        if ctx.idle(conn).is_none() {
+            return true;
         }
-        session.stage = Stage::User(user.clone());
+        if !is_right {
+            self.refuse(ctx, conn);
+            return true;
+        }
+        if let Some(session) = ctx.state(conn) {
+            session.stage = Stage::User(user.clone());
+        }
         // A user is here once: the connection before gives way, on whatever shard it is.
         self.ask_all(ctx, Request::Kick(user.clone()));
         ctx.count(self.counts.logins, 1);
@@ -217,12 +224,7 @@ impl Gateway {
             Request::Kick(user) => {
                 if let Some(conn) = self.users.remove(&user) {
                     ctx.count(self.counts.kicks, 1);
-                    if let Some(session) = ctx.state(conn) {
-                        session.stage = Stage::Kicked;
-                    }
-                    send(ctx, conn, 132, b"");
-                    // A peer that does not read is reset when its deadline passes: see the default of `expired`.
-                    ctx.close(conn, CloseMode::Graceful);
+                    end(ctx, conn, 132);
                 }
             }
         }
@@ -232,6 +234,17 @@ impl Gateway {
 /// Whether further frames of a connection are carried out.
 fn is_heard(ctx: &mut Ctx<'_, Session>, conn: ConnId) -> bool {
     ctx.state(conn).is_some_and(|session| matches!(session.stage, Stage::Stranger | Stage::User(_)))
+}
+
+/// Tells a peer by a last frame that its connection ends, and closes it.
+fn end(ctx: &mut Ctx<'_, Session>, conn: ConnId, kind: u8) {
+    if let Some(session) = ctx.state(conn) {
+        session.stage = Stage::Ended;
+    }
+    send(ctx, conn, kind, b"");
+    // The peer may still send. After a graceful close the kernel would answer that with a RST, which may overtake the
+    // frame. A peer that does not read is reset when its deadline passes: see the default of `expired`.
+    ctx.close(conn, CloseMode::Lingering);
 }
 
 impl Service for Gateway {
@@ -254,13 +267,15 @@ impl Service for Gateway {
     }
 
     fn closed(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, reason: CloseReason) {
-        if reason == CloseReason::Deadline {
+        let stage = ctx.state(conn).map(|session| std::mem::take(&mut session.stage)).unwrap_or_default();
+        // The deadline of a connection that was refused or kicked may pass while its last frame waits for the peer.
+        if reason == CloseReason::Deadline && !matches!(stage, Stage::Ended) {
             ctx.count(self.counts.missed, 1);
         }
-        let Some(Stage::User(user)) = ctx.state(conn).map(|session| &session.stage) else { return };
+        let Stage::User(user) = stage else { return };
         // The user may have come again meanwhile.
-        if self.users.get(user) == Some(&conn) {
-            self.users.remove(user);
+        if self.users.get(&user) == Some(&conn) {
+            self.users.remove(&user);
         }
     }
 }

@@ -11,6 +11,6 @@ pub enum Reply {
     /// Send this part of the received bytes back, straight from the receive buffer. The service may have changed them
     /// in place. Bytes that were sent to the same connection before go first.
     Back(Range<usize>),
-    /// Close the connection once everything on its way to the peer has been sent.
+    /// Close the connection once everything on its way to the peer has been sent, as `CloseMode::Graceful` does.
     Close,
 }

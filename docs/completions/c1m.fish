@@ -68,7 +68,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-min -d 'The lowes
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l alpn -d 'Protocols to negotiate, separated by commas, the best first, such as http/1.1 (ALPN)' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshakes -d 'TLS handshakes at once at most, some 12 kB each; further clients wait. By default as many as a sixteenth of the memory left has room for, between 64 and 2,048' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'How long a connection may take from its accept to the end of its TLS handshake, and an incomplete record to become whole; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'How long a connection may take from its accept to its first bytes, and from then to the end of its TLS handshake, and how long an incomplete record may take to become whole, each; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l takeover -d 'Take the place of the server that listens at the Unix socket PATH, without a connection closed, over TLS and in the middle of messages too; if none does, start afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set, connections of raw bytes that sleep survive a kill: what is kept of them is left with the service manager' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F
@@ -90,7 +90,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-ip -d 'Address
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, 1s or more, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
@@ -100,7 +100,7 @@ nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 lower-case hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
@@ -172,7 +172,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-ip -d 'Addresse
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, 1s or more, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
@@ -182,7 +182,7 @@ nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 lower-case hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r
@@ -256,7 +256,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l source-ip -d 'Address
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l concurrency -d 'Connects, and messages of an audit, in flight at once' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l connect-timeout -d 'How long a connect may take, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l reply-timeout -d 'How long an answer may take, 1ms or more: of a long poll, longer than the server holds it' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l keepalive-interval -d 'Send a sign of life on each connection every TIME, 1s or more, spread evenly, whatever else happens: a Ping of WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after which the server, or a middlebox, closes silent connections. None is sent by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l protocol -d 'What is said on the connections: `raw`, the default, for servers that send back every byte; `send-expect`, for any server of which one message and its answer can be typed (--send and --expect); `websocket`; `http`; `mqtt`, version 3.1.1 or 5; `nats`; `push`, the frames of `c1m server --service push` over plain bytes, which is also what `raw` means to `fanout`' -r -f -a "raw\t''
 send-expect\t''
 websocket\t''
@@ -266,7 +266,7 @@ nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 lower-case hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l goodbye -d 'send-expect: sent before the connections are closed in the end, as --send; no answer is awaited' -r

@@ -6,7 +6,8 @@ use crate::error::{Errno, TlsFailure};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// This end asked for it: `Ctx::close`, or `Reply::Close`.
+    /// This end asked for it: `Ctx::close`, or `Reply::Close`. If something else ends the connection before its last bytes
+    /// are sent, such as a RST of the peer or a deadline, that is the reason instead.
     Local,
     /// The peer closed its side in order (FIN), and all that came before it was received.
     PeerClosed,
@@ -22,7 +23,8 @@ pub enum CloseReason {
     SlowReader,
     /// Nothing was received for longer than `ServerBuilder::idle_timeout`.
     IdleTimeout,
-    /// The deadline that the service had set passed, and the service closed the connection in `Service::expired`.
+    /// The deadline that the service had set passed, and the service closed the connection in `Service::expired`. The
+    /// service may have closed it before: then its last bytes were still waiting for the peer when the deadline passed.
     Deadline,
     /// The server stops.
     Stopping,

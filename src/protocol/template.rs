@@ -14,7 +14,7 @@ pub(super) enum Part {
     Number,
     /// `{round}`: the round, in decimal.
     Round,
-    /// `{token}`: 16 hexadecimal digits that follow from the connection's number and the round.
+    /// `{token}`: 16 lower-case hexadecimal digits that follow from the connection's number and the round.
     Token,
     /// `*`: anything. Only in patterns.
     Anything,

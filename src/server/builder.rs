@@ -157,16 +157,15 @@ pub(super) type EventSink = Arc<dyn Fn(ServerEvent) + Send + Sync>;
 ///
 /// ```no_run
 /// # fn main() -> c1m::Result<()> {
-/// use c1m::{Cores, Echo, Ports, Server};
+/// use c1m::{Cores, Echo, Ports, Server, ServerEvent};
 ///
 /// let server = Server::builder()
 ///     .ports(Ports::new(8888, 100)?)
 ///     .cores(Cores::Count(2))
 ///     .max_connections(1_000_000)
 ///     .start(|_shard| Echo)?;
-/// // An error here means that every shard has ended.
-/// let event = server.events().recv();
-/// println!("{event:?}");
+/// // Until a shard fails. The events of other kinds are no reason to stop.
+/// let _ = server.events().iter().find(|event| matches!(event, ServerEvent::ShardEnded(_)));
 /// server.stop();
 /// server.join()?;
 /// # Ok(())
@@ -270,7 +269,7 @@ impl ServerBuilder {
 
     /// Puts connections to sleep that were silent for so long, 1 ms to 36 hours; none by default. A sleeping connection
     /// has no socket: the kernel gives it up without a segment, and c1m keeps some 52 bytes of it (84 with IPv6 addresses)
-    /// in the place of 3.6 kB, beside the service's state. Its peer notices nothing. Its next segment, or something
+    /// in the place of 3.6 to 4.2 kB, beside the service's state. Its peer notices nothing. Its next segment, or something
     /// that the service sends, makes an equal socket again; the service is called as ever, and needs no change. Keep it
     /// at 50 ms or more: before that the kernel may still owe an acknowledgement (`TCP_DELACK_MIN` in net/tcp.h, 40 ms),
     /// and the connection stays awake.
@@ -280,10 +279,11 @@ impl ServerBuilder {
     /// [`HostReason::Hibernation`](crate::error::HostReason::Hibernation).
     ///
     /// What it costs: 8 to 18 microseconds of processor time to put a connection to sleep, 11 to 20 to wake it (kernel
-    /// 6.18), and so much more latency for the first message after a sleep. What is lost in a sleep: the congestion
-    /// window and the round-trip time that the kernel measured, so that it begins anew with 10 segments (RFC 6928) and
-    /// resends after 3 s at first, and ECN. A connection with data in flight, or that its service has more to send on,
-    /// stays awake. Connections with TCP-MD5, TCP-AO or MPTCP are not for sleeping.
+    /// 6.18), and so much more latency for the first message after a sleep. A sleep loses the congestion window, so that
+    /// the connection begins anew with 10 segments (RFC 6928); the exact round-trip time, of which a value within a factor
+    /// of two is kept (4 to 256 ms); and ECN. docs/guide/hibernation.md says when a lost segment is resent after 1 s or 3 s
+    /// for that. A connection with data in flight, or that its service has more to send on, stays awake. Connections with
+    /// TCP-MD5, TCP-AO or MPTCP are not for sleeping.
     pub fn hibernate(mut self, after: Duration) -> ServerBuilder {
         self.options.hibernate = Some(after);
         self

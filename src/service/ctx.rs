@@ -216,8 +216,9 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.counters().live.get()
     }
 
-    /// The service's state of a connection. In `Service::closed` it can be read for the last time. It is borrowed from
-    /// this context: copy what you need of it before the next call.
+    /// The service's state of a connection. In `Service::closed` it can be read for the last time; until the slot is free a
+    /// later call may find a state there all the same. So ask `idle` whether a connection is open. The state is borrowed
+    /// from this context: copy what you need of it before the next call.
     pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
         self.connections.state(conn)
     }
@@ -341,9 +342,9 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
-    /// peer to read. Those that wait there count until the kernel has taken the last of them. What the same call
-    /// has sent before counts too, as the kernel gets it after the call: more than 0 then does not mean a peer that does
-    /// not read.
+    /// peer to read. Those that wait there count until the kernel has taken the last of them. Bytes that the same call
+    /// has sent count too, because the kernel gets them after the call. So a value above 0 does not prove that the peer
+    /// reads slowly.
     ///
     /// Once this has returned more than 0, `Service::sent` follows when the kernel has taken all, or `Service::closed`.
     pub fn pending(&mut self, conn: ConnId) -> usize {
@@ -386,7 +387,7 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// How long nothing was received from the connection: in whole windows of 4 s, rounded down, so 0 for up to 4 s
-    /// and never more than 36 hours. `None` if the connection is gone.
+    /// and never more than 36 hours. `None` if the connection is not open any more.
     pub fn idle(&self, conn: ConnId) -> Option<Duration> {
         self.connections.silence(conn)
     }

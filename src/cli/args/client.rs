@@ -67,9 +67,9 @@ pub struct ConnectionArguments {
     /// How long an answer may take, 1ms or more: of a long poll, longer than the server holds it.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub reply_timeout: Duration,
-    /// Send a sign of life on each connection every TIME, spread evenly, whatever else happens: a Ping of WebSocket, a
-    /// PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the time after
-    /// which the server, or a middlebox, closes silent connections. None is sent by default.
+    /// Send a sign of life on each connection every TIME, 1s or more, spread evenly, whatever else happens: a Ping of
+    /// WebSocket, a PINGREQ of MQTT, a PING of NATS, a request of HTTP, a message of the other protocols. Take less than the
+    /// time after which the server, or a middlebox, closes silent connections. None is sent by default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub keepalive_interval: Option<Duration>,
     #[command(flatten)]

@@ -25,8 +25,8 @@ pub struct ProtocolArguments {
     #[arg(long, value_name = "BYTES")]
     pub payload: Option<usize>,
     /// send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for
-    /// the connection's number, round for the round, and token for 16 hexadecimal digits that belong to both; \r \n \t
-    /// \\ \xHH are bytes; {{ and }} are braces.
+    /// the connection's number, round for the round, and token for 16 lower-case hexadecimal digits that belong to both;
+    /// \r \n \t \\ \xHH are bytes; {{ and }} are braces.
     #[arg(long, value_name = "TEMPLATE")]
     send: Option<String>,
     /// send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for

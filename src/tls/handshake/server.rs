@@ -108,8 +108,9 @@ impl TlsConfig {
         self
     }
 
-    /// How long a connection may take from its accept to the end of its handshake, and later an incomplete record from its
-    /// first bytes until it is whole; 1 ms to 366 days, 10 s by default. The connection is closed then.
+    /// How long a connection may take from its accept to its first bytes, and from then to the end of its handshake, and how
+    /// long an incomplete record may take to become whole, each; 1 ms to 366 days, 10 s by default. The connection is closed
+    /// then.
     pub fn handshake_timeout(mut self, time: Duration) -> TlsConfig {
         self.handshake_timeout = time;
         self
