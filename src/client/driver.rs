@@ -10,6 +10,8 @@ mod measures;
 mod securing;
 mod shard_config;
 mod storm;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -410,8 +412,6 @@ impl ClientDriver {
                 continue;
             }
             self.sent += 1;
-            // A connection whose last message is unanswered sends no second one. When the answer comes, the
-            // histogram is corrected for the messages that were left out.
             self.send(connections, conn, Purpose::Message, intended, now)?;
         }
         Ok(Schedule::Now)

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{ClientConnections, ClientDriver, ConnState};
 use crate::addresses::Address;
 use crate::client::ports::{Choice, Way, lacks_address};
-use crate::client::window::{Awaited, Probe};
+use crate::client::window::{Awaited, Due, Probe};
 use crate::connections::CloseReason;
 use crate::error::{Errno, Result};
 use crate::failure::Cause;
@@ -160,7 +160,7 @@ impl ClientDriver {
         let key = self.window.add(Probe {
             conn,
             awaited,
-            intended,
+            due: Due::at(intended),
             started,
             since: connections.clock().now(),
             round: 0,
@@ -203,8 +203,8 @@ impl ClientDriver {
             self.config.ports.give_back(number, port, Instant::now());
             return false;
         }
-        let Some(Probe { intended, started, .. }) = self.window.remove(state.key()) else { return false };
-        self.pass_over(Attempt { index, intended, started, untried: false }, port);
+        let Some(Probe { due, started, .. }) = self.window.remove(state.key()) else { return false };
+        self.pass_over(Attempt { index, intended: due.intended, started, untried: false }, port);
         true
     }
 }

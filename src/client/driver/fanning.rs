@@ -10,7 +10,7 @@ use super::{ClientConnections, ClientDriver, PROBES_PER_PASS};
 use crate::client::Phase;
 use crate::client::course::Fanout;
 use crate::client::fanout::{Board, Closed, Ledger, Said};
-use crate::client::window::{Awaited, Probe};
+use crate::client::window::{Awaited, Due, Probe};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::failure::Cause;
@@ -277,7 +277,7 @@ impl ClientDriver {
         self.config.progress.published.add(1);
         if protocol.is_acknowledged() {
             let awaited = Awaited::Answer { purpose: Purpose::Publish, socket: None };
-            let probe = Probe { conn, awaited, intended: due, started, since, round: number, next: None };
+            let probe = Probe { conn, awaited, due: Due::at(due), started, since, round: number, next: None };
             if let Some(state) = connections.state(conn) {
                 state.set_key(self.window.add(probe));
             }

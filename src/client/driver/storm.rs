@@ -217,16 +217,16 @@ impl Storming {
         }
     }
 
-    /// The answer to a survivor's message came, which should have started at `intended` and took `service` from its actual
-    /// start. A message belongs to the storm if any of its time did.
-    pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant, service: Duration, interval: Duration) {
+    /// The answer came that a survivor's message awaited, which should have started at `intended`. A message belongs to the
+    /// storm if any of its time did.
+    pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant) {
         let late = now.duration_since(intended);
         let stage = match (self.began, self.ended) {
             (None, _) => Stage::Before,
             (_, Some(ended)) if intended >= ended => Stage::After,
             _ => Stage::During,
         };
-        self.echo[stage as usize].record_with_omitted(late, service, interval);
+        self.echo[stage as usize].record(late);
         match self.began.map(|start| clock.begun(start)) {
             None => self.slowest = self.slowest.max(late),
             Some(began) if late > self.slowest => {

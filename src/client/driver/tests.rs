@@ -1,0 +1,177 @@
+//! A client's driver on real rings, with peers that the test plays. The instants of the driver's turns are the test's: they
+//! begin `AGO` before now, so that nothing has to be waited for until it is due.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
+
+use super::*;
+use crate::client::ports::{Ports, Way, random_seed};
+use crate::client::{Routes, Workload};
+use crate::connections::ConnectionsConfig;
+use crate::host::SourcePorts;
+use crate::plan;
+use crate::reactor::Reactor;
+use crate::sys::Doorbell;
+
+/// How long before now the first turn is.
+const AGO: Duration = Duration::from_secs(100);
+
+const PATIENCE: Duration = Duration::from_secs(40);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A shard of a client, and the server's ends of its connections.
+struct Scene {
+    reactor: Reactor<ClientDriver>,
+    listener: TcpListener,
+    peers: Vec<TcpStream>,
+    start: Instant,
+    commands: u32,
+    phase: Phase,
+    _doorbell: Doorbell,
+}
+
+impl Scene {
+    /// All connections of a workload are live, and audited once.
+    fn open(workload: Workload) -> Scene {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let routes = Routes { ports: plan::Ports::new(port, 1).unwrap(), ..workload.routes.clone() };
+        let source_ports = SourcePorts::DEFAULT.reserving(port.into()..=port.into());
+        let numbers = 0..workload.connections;
+        // No shard has more slots than connections, so those that come back wait for the slots of those that go.
+        let connections = ConnectionsConfig::new(vec![workload.connections as u32], u64::MAX);
+        let (notices, measured, intervals) = (mpsc::channel().0, mpsc::channel().0, mpsc::channel().0);
+        let config = ShardConfig {
+            index: 0,
+            core: 0,
+            shards: 1,
+            numbers: numbers.clone(),
+            concurrency: 100,
+            ports: Arc::new(Ports::new(&source_ports, &routes, numbers, random_seed(), Way::here())),
+            workload: Arc::new(Workload { routes, ..workload }),
+            fanout: None,
+            progress: Arc::default(),
+            notices,
+            measured,
+            intervals,
+        };
+        let doorbell = Doorbell::new().unwrap();
+        let connections = Connections::new(connections, &doorbell, Arc::default()).unwrap();
+        let driver = config.begin(&connections).unwrap();
+        let mut scene = Scene {
+            reactor: Reactor::new(connections, driver),
+            listener,
+            peers: Vec::new(),
+            start: Instant::now() - AGO,
+            commands: 0,
+            phase: Phase::Ready,
+            _doorbell: doorbell,
+        };
+        for phase in [Phase::Ramp, Phase::Audit(1)] {
+            scene.begin(phase);
+            scene.until("all connections are live", |scene| {
+                scene.turn(Duration::ZERO);
+                scene.answer();
+                scene.driver().done
+            });
+        }
+        scene
+    }
+
+    fn driver(&mut self) -> &mut ClientDriver {
+        &mut self.reactor.driver
+    }
+
+    /// The next turn begins this phase.
+    fn begin(&mut self, phase: Phase) {
+        (self.commands, self.phase) = (self.commands + 1, phase);
+    }
+
+    /// The driver's turn at a time since the start.
+    fn turn(&mut self, at: Duration) -> Schedule {
+        self.reactor.turn(self.start + at, self.phase.command(self.commands)).unwrap()
+    }
+
+    /// Passes until something is so.
+    fn until(&mut self, what: &str, mut enough: impl FnMut(&mut Scene) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !enough(self) {
+            let now = Instant::now();
+            assert!(now < deadline, "{what}: {:?}", self.driver().config.progress.snapshot());
+            self.reactor.connections.engine.look(now);
+            self.reactor.pass(now, || {}).unwrap();
+            while let Ok((peer, _)) = self.listener.accept() {
+                peer.set_nonblocking(true).unwrap();
+                self.peers.push(peer);
+            }
+        }
+    }
+
+    /// The peers send back what has come.
+    fn answer(&mut self) {
+        let mut bytes = [0; 1_024];
+        for peer in &mut self.peers {
+            while let Ok(length @ 1..) = peer.read(&mut bytes) {
+                peer.write_all(&bytes[..length]).unwrap();
+            }
+        }
+    }
+
+    /// The peers answer until nothing is in flight.
+    fn answer_all(&mut self) {
+        self.until("all is answered", |scene| {
+            scene.answer();
+            scene.driver().window.is_idle()
+        });
+    }
+
+    /// How many messages were measured in all, and how many of them were sent.
+    fn messages(&mut self) -> (u64, u64) {
+        let measures = &self.driver().measures;
+        (measures.echo.all().unwrap().count(), measures.echo_service.count())
+    }
+}
+
+/// One connection, with a message due every half a second.
+fn talker() -> Workload {
+    Workload { connections: 1, interval: Some(SECOND / 2), ..Workload::default() }
+}
+
+/// What was due before the answer came is measured, from the instant at which it was due, and nothing else: not what was
+/// never due as the hold was over, nor what was sent after the answer.
+#[test]
+fn each_message_that_was_due_is_measured_once() {
+    let mut scene = Scene::open(talker());
+    scene.begin(Phase::Hold);
+    scene.turn(Duration::ZERO);
+    scene.answer_all();
+    assert_eq!(scene.messages(), (1, 1));
+    // The shard had no turn for a while. It sends the message that was due at 0.5 s late, and leaves the next ones out.
+    scene.turn(10 * SECOND);
+    assert_eq!(scene.driver().sent, 21);
+    scene.begin(Phase::Settle);
+    scene.turn(60 * SECOND);
+    scene.answer_all();
+    assert_eq!(scene.messages(), (21, 2));
+    let latency = scene.driver().measures.echo.all().unwrap();
+    let least = AGO - 11 * SECOND;
+    assert!(latency.min() > least.as_micros() as u64, "{} us", latency.min());
+}
+
+/// A message that waits for the answer to a keepalive has others left out, as one that awaits its own answer does.
+#[test]
+fn messages_left_out_while_a_keepalive_is_in_flight_are_measured() {
+    let mut scene = Scene::open(Workload { keepalive: Some(SECOND), ..talker() });
+    scene.begin(Phase::Hold);
+    for at in [2, 3, 4] {
+        scene.turn(at * SECOND / 2);
+    }
+    assert_eq!(scene.driver().sent, 3);
+    scene.begin(Phase::Settle);
+    scene.turn(2 * SECOND);
+    scene.answer_all();
+    assert_eq!(scene.messages(), (3, 1));
+    assert_eq!(scene.driver().config.progress.kept_alive.get(), 1);
+}
