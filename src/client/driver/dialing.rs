@@ -37,6 +37,14 @@ pub(super) struct Attempt {
     untried: bool,
 }
 
+impl Attempt {
+    /// The attempt after it has waited for a port of this host: the wait is no latency of the server.
+    fn after_wait(self, now: Instant) -> Attempt {
+        let waited = now.saturating_duration_since(self.started);
+        Attempt { intended: self.intended + waited, started: now, untried: false, ..self }
+    }
+}
+
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialed {
@@ -109,12 +117,8 @@ impl ClientDriver {
         }
         let ports = &self.config.ports;
         let port = if self.is_anew(attempt.index) { ports.anew(number, now) } else { ports.another(number, now) };
-        // The wait for a port of this host is no latency of the server.
         let attempt = match port {
-            Choice::Port(_) if attempt.untried => {
-                let intended = if attempt.intended == attempt.started { now } else { attempt.intended };
-                Attempt { intended, started: now, untried: false, ..attempt }
-            }
+            Choice::Port(_) if attempt.untried => attempt.after_wait(now),
             _ => attempt,
         };
         let outcome = self.dial_from(connections, attempt, port)?;
@@ -242,4 +246,23 @@ fn plain_socket(
         }
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What the attempt was late by before it waited for a port stays.
+    #[test]
+    fn the_wait_for_a_port_is_no_latency() {
+        let (intended, wait) = (Instant::now(), Duration::from_secs(50));
+        for late in [0, 3].map(Duration::from_secs) {
+            let started = intended + late;
+            let attempt = Attempt { index: 0, intended, started, untried: true }.after_wait(started + wait);
+            assert_eq!((attempt.started, attempt.untried), (started + wait, false));
+            assert_eq!(attempt.started - attempt.intended, late);
+        }
+    }
 }

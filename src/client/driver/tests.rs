@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 
 use super::*;
-use crate::client::ports::{Ports, Way, random_seed};
+use crate::client::course::{Course, Scenario, Storm};
+use crate::client::ports::{Choice, Ports, Way, random_seed};
 use crate::client::{Routes, Workload};
 use crate::connections::ConnectionsConfig;
 use crate::host::SourcePorts;
@@ -17,8 +18,12 @@ use crate::sys::Doorbell;
 /// How long before now the first turn is.
 const AGO: Duration = Duration::from_secs(100);
 
+/// A latency in microseconds that is not counted from `AGO`, however busy the machine.
+const RECENT: u64 = 50_000_000;
+
 const PATIENCE: Duration = Duration::from_secs(40);
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A shard of a client, and the server's ends of its connections.
 struct Scene {
@@ -139,6 +144,10 @@ fn talker() -> Workload {
     Workload { connections: 1, interval: Some(SECOND / 2), ..Workload::default() }
 }
 
+fn storm(scenario: Scenario, victims: u64) -> Course {
+    Course::Storm(Storm { scenario, victims, calm: 2 * SECOND, after: 2 * SECOND })
+}
+
 /// What was due before the answer came is measured, from the instant at which it was due, and nothing else: not what was
 /// never due as the hold was over, nor what was sent after the answer.
 #[test]
@@ -174,4 +183,96 @@ fn messages_left_out_while_a_keepalive_is_in_flight_are_measured() {
     scene.answer_all();
     assert_eq!(scene.messages(), (3, 1));
     assert_eq!(scene.driver().config.progress.kept_alive.get(), 1);
+}
+
+/// A shard that has done its part of a stage goes on with the messages of that stage. After the last stage it has none, and
+/// sleeps while other shards await answers.
+#[test]
+fn a_shard_that_has_done_its_part_of_a_storm_does_not_spin() {
+    let course = storm(Scenario::Disconnect, 1);
+    let mut scene = Scene::open(Workload { connections: 2, interval: Some(SECOND), course, ..Workload::default() });
+    scene.begin(Phase::Calm);
+    for at in [0, 1] {
+        scene.turn(at * SECOND);
+    }
+    scene.answer_all();
+    let storm = scene.driver().storm.as_ref().unwrap().measured();
+    assert_eq!(storm.echo[0].count(), 2, "one was left out");
+    let next = Schedule::At(scene.start + 3 * SECOND);
+    assert_eq!([2, 2].map(|at| scene.turn(at * SECOND)), [Schedule::Now, next]);
+    scene.begin(Phase::After);
+    scene.turn(10 * SECOND);
+    scene.answer_all();
+    assert_eq!([12, 12].map(|at| scene.turn(at * SECOND)), [Schedule::Now, Schedule::OnEvent]);
+}
+
+/// By its pace each connection should have come back at once, long before its victim was closed.
+#[test]
+fn the_pace_at_which_victims_are_closed_is_no_latency_of_a_reconnect() {
+    let (course, rate) = (storm(Scenario::Reconnect, 2), Some(1e12));
+    let mut scene = Scene::open(Workload { connections: 3, course, rate, ..Workload::default() });
+    scene.begin(Phase::Storm);
+    let progress = scene.driver().config.progress.clone();
+    let are_back = || progress.redialed.get() == 2 && progress.live.get() == 3;
+    scene.until("all are back", |scene| {
+        if !are_back() {
+            scene.turn(SECOND);
+            scene.answer();
+        }
+        are_back()
+    });
+    let latency = scene.driver().measures.connect.cut().unwrap().unwrap();
+    assert!(latency.count() == 2 && latency.max() < RECENT, "{} us", latency.max());
+}
+
+/// Takes all ports that a connection's route has for others, and returns some of them.
+fn exhaust(ports: &Ports, number: u64) -> Vec<u16> {
+    let later = Instant::now() + HOUR;
+    let next = || match ports.another(number, later) {
+        Choice::Port(port) => Some(port),
+        Choice::Soon | Choice::Exhausted => None,
+    };
+    let mut taken: Vec<u16> = std::iter::from_fn(next).collect();
+    taken.iter().for_each(|port| ports.rest(number, *port, later));
+    taken.truncate(20);
+    taken
+}
+
+#[test]
+fn a_storm_dials_on_while_a_connection_waits_for_a_port() {
+    let mut workload = Workload { connections: 4, course: storm(Scenario::Reconnect, 3), ..Workload::default() };
+    workload.routes.targets = [1, 2].map(|host| Ipv4Addr::new(127, 0, 0, host).into()).to_vec();
+    (workload.close_rate, workload.connect_timeout) = (Some(1.0), HOUR);
+    let mut scene = Scene::open(workload);
+    let (ports, progress) = (scene.driver().config.ports.clone(), scene.driver().config.progress.clone());
+    let start = scene.start;
+    let free = |route: u64, spares: &[Vec<u16>; 2]| {
+        spares[route as usize].iter().for_each(|port| ports.give_back(route, *port, start));
+    };
+    scene.begin(Phase::Storm);
+    scene.turn(Duration::ZERO);
+    assert_eq!(progress.dropped.get(), 1);
+    let spares = [0, 1].map(|route| exhaust(&ports, route));
+    scene.turn(Duration::ZERO);
+    assert_eq!((scene.driver().again.len(), progress.redialed.get()), (1, 1), "it waits for a port");
+    let waiting = scene.driver().number(4) % 2;
+    // One at least of the other two has the other route. Their own ports are taken too.
+    scene.turn(3 * SECOND);
+    assert_eq!(progress.dropped.get(), 3);
+    for route in [0, 1] {
+        exhaust(&ports, route);
+    }
+    free(1 - waiting, &spares);
+    scene.until("another one is dialed", |scene| {
+        scene.turn(3 * SECOND);
+        scene.peers.len() > 4
+    });
+    assert!(!scene.driver().again.is_empty());
+    free(waiting, &spares);
+    scene.until("all are back", |scene| {
+        scene.turn(3 * SECOND);
+        scene.answer();
+        scene.driver().done
+    });
+    assert_eq!((progress.live.get(), progress.failed.get()), (4, 0));
 }
