@@ -6,13 +6,16 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 
 use super::*;
-use crate::client::course::{Course, Scenario, Storm};
+use crate::client::course::{Course, Fanout, Scenario, Storm};
+use crate::client::fanout::Leading;
 use crate::client::ports::{Choice, Ports, Way, random_seed};
 use crate::client::{Routes, Workload};
 use crate::connections::ConnectionsConfig;
 use crate::host::SourcePorts;
 use crate::plan;
+use crate::protocol::Publication;
 use crate::reactor::Reactor;
+use crate::results::Published;
 use crate::sys::Doorbell;
 
 /// How long before now the first turn is.
@@ -275,4 +278,23 @@ fn a_storm_dials_on_while_a_connection_waits_for_a_port() {
         scene.driver().done
     });
     assert_eq!((progress.live.get(), progress.failed.get()), (4, 0));
+}
+
+/// A shard may be told late that the phase has begun, after another shard's first publication.
+#[test]
+fn a_publication_that_comes_before_its_phase_is_received() {
+    let config = Fanout { publishers: 1, publications: 1, period: SECOND, wait: SECOND, payload: 64 };
+    let workload = Workload { connections: 4, course: Course::Fanout(config), ..Workload::default() };
+    let leading = Leading::begin(config, workload.connections, 2, 7).unwrap();
+    let part = |shard| FanoutPart::new(&workload, (shard, 2), &leading);
+    let [mut late, mut first] = [0, 1].map(|shard| Fanning::new(config, &part(shard), shard as usize));
+    let (now, clock) = (Instant::now(), Clock::begin(Instant::now()));
+    late.proved(0, ConnId::new(0, 0, 0));
+    first.begin(Phase::Publish, &clock, now);
+    leading.board.say(0, Published { intended: Duration::ZERO, said: Duration::ZERO });
+    let publication = Publication { run: 7, number: 0, instant: 0, length: 64 };
+    assert_eq!(late.received(&clock, 0, publication, false).unwrap(), None);
+    assert_eq!(late.measured().receipts.iter().map(|receipts| receipts.received).sum::<u64>(), 1);
+    let altered = Publication { instant: 1, ..publication };
+    assert_eq!(late.received(&clock, 0, altered, false).unwrap(), Some(Cause::AlteredPublication));
 }
