@@ -82,18 +82,6 @@ impl Latency {
         }
     }
 
-    /// Records one latency, counted from the intended start. Events that were due every `interval` while this one
-    /// was served, for `service`, could not start; it records their latencies too (HdrHistogram's correction for
-    /// coordinated omission).
-    pub fn record_with_omitted(&mut self, latency: Duration, service: Duration, interval: Duration) {
-        self.record(latency);
-        let mut left = service;
-        while !interval.is_zero() && left > interval {
-            left -= interval;
-            self.record(left);
-        }
-    }
-
     /// Adds every record of another histogram.
     pub fn merge(&mut self, other: &Latency) -> Result<()> {
         self.0.add(&other.0).map_err(|e| Error::bug(format!("merging histograms: {e}")))
@@ -356,17 +344,6 @@ mod tests {
             assert!(error.contains(words), "{error}, not {words}");
         }
         assert_eq!(Latency::decode(&wrapped(&plain, 0)).unwrap().count(), 3);
-    }
-
-    #[test]
-    fn events_that_could_not_start_are_counted_too() {
-        let mut latency = of(&[]);
-        latency.record_with_omitted(Duration::from_millis(35), Duration::from_millis(35), Duration::from_millis(10));
-        assert_eq!(latency.buckets(&[6_000, 16_000, 26_000]), [1, 1, 1, 1]);
-        // An event that only started late has delayed no other event.
-        latency.record_with_omitted(Duration::from_millis(100), Duration::from_millis(1), Duration::from_millis(10));
-        latency.record_with_omitted(Duration::from_millis(1), Duration::from_millis(1), Duration::ZERO);
-        assert_eq!(latency.count(), 6);
     }
 
     #[test]

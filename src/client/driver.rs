@@ -10,6 +10,8 @@ mod measures;
 mod securing;
 mod shard_config;
 mod storm;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -167,7 +169,7 @@ impl Driver for ClientDriver {
         }
         let phase = self.phase;
         if let (Some(storm), Some(state)) = (&mut self.storm, connections.state(conn)) {
-            storm.ended(state.index, phase);
+            storm.ended(state.index, phase, Instant::now());
         }
         self.hear_end(connections, conn, reason);
         if self.probe_of(connections, conn).is_some_and(|probe| matches!(probe.awaited, Awaited::End)) {
@@ -240,15 +242,17 @@ impl Driver for ClientDriver {
             Phase::Close => self.close(connections, now)?,
         };
         if turn == Schedule::Finished {
-            if !std::mem::replace(&mut self.done, true) {
+            let was_done = std::mem::replace(&mut self.done, true);
+            if !was_done {
                 // The shard may sleep for long from now on.
                 self.measures.cut(now)?;
                 // The leader is gone if the run has failed elsewhere.
                 let _ = self.config.notices.send(Notice::Done(self.config.index, phase, Instant::now()));
             }
-            // The messages of a storm's stage go on until the other shards have done their part too.
-            let next = if phase.stage().is_some() { Schedule::Now } else { self.next_sweep_of_keepalives() };
-            return Ok(sooner(alive, next));
+            // The messages of a storm's stage go on until the other shards have done their part too: the next turn says when
+            // one is due. After the last stage none is.
+            let goes_on = phase.stage().is_some() && !was_done;
+            return Ok(sooner(alive, if goes_on { Schedule::Now } else { self.next_sweep_of_keepalives() }));
         }
         // In a hold without anything in flight nothing can be late, and only the interval of the measures ends.
         let is_idle = phase == Phase::Hold && self.window.is_idle();
@@ -410,8 +414,6 @@ impl ClientDriver {
                 continue;
             }
             self.sent += 1;
-            // A connection whose last message is unanswered sends no second one. When the answer comes, the
-            // histogram is corrected for the messages that were left out.
             self.send(connections, conn, Purpose::Message, intended, now)?;
         }
         Ok(Schedule::Now)

@@ -22,6 +22,36 @@ pub enum Awaited {
     End,
 }
 
+/// When something should have started, and the messages of its connection that were due before its answer came. Those are
+/// left out, and wait for the same answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    /// When it should have started.
+    pub intended: Instant,
+    /// How many messages were left out, and when the last of them was due.
+    left_out: u32,
+    last: Instant,
+}
+
+impl Due {
+    /// Something that should start at an instant, with nothing left out.
+    pub fn at(intended: Instant) -> Due {
+        Due { intended, left_out: 0, last: intended }
+    }
+
+    /// Leaves a message out, which is due later than all before it.
+    pub fn leave_out(&mut self, intended: Instant) {
+        (self.left_out, self.last) = (self.left_out + 1, intended);
+    }
+
+    /// When it should have started, and when each message that was left out should have: the messages of a connection are
+    /// due at even distances.
+    pub fn instants(self) -> impl Iterator<Item = Instant> {
+        let distance = self.last.saturating_duration_since(self.intended) / self.left_out.max(1);
+        (0..=self.left_out).map(move |nth| self.intended + distance * nth)
+    }
+}
+
 /// One thing in flight.
 #[derive(Debug)]
 pub struct Probe {
@@ -30,7 +60,7 @@ pub struct Probe {
     /// What is awaited.
     pub awaited: Awaited,
     /// When it should have started; with a `next` message, when that should have.
-    pub intended: Instant,
+    pub due: Due,
     /// When it started.
     pub started: Instant,
     /// The same on the shard's own clock, by which it becomes late.
@@ -171,5 +201,24 @@ impl Window {
             .filter(|probe| matches!(probe.awaited, Awaited::Connect { given_up: false, .. }))
             .map(|p| p.conn)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Each message has an instant of its own, and all of them those at which they were due.
+        #[test]
+        fn messages_that_were_left_out_are_due_at_even_distances(distance in 1..10_000_000_u32, left_out in 0..1_000_u32) {
+            let (first, distance) = (Instant::now(), Duration::from_micros(distance.into()));
+            let mut due = Due::at(first);
+            (1..=left_out).for_each(|nth| due.leave_out(first + distance * nth));
+            let instants: Vec<Instant> = due.instants().collect();
+            prop_assert_eq!(instants, (0..=left_out).map(|nth| first + distance * nth).collect::<Vec<_>>());
+        }
     }
 }

@@ -24,11 +24,6 @@ impl Recorder {
         self.since.record(latency);
     }
 
-    /// Records one latency and the omitted ones, as `Latency::record_with_omitted`.
-    pub fn record_with_omitted(&mut self, latency: Duration, service: Duration, interval: Duration) {
-        self.since.record_with_omitted(latency, service, interval);
-    }
-
     /// Takes the latencies recorded since the last cut; `None` if there are none.
     pub fn cut(&mut self) -> Result<Option<Latency>> {
         if self.since.count() == 0 {

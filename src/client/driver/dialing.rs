@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{ClientConnections, ClientDriver, ConnState};
 use crate::addresses::Address;
 use crate::client::ports::{Choice, Way, lacks_address};
-use crate::client::window::{Awaited, Probe};
+use crate::client::window::{Awaited, Due, Probe};
 use crate::connections::CloseReason;
 use crate::error::{Errno, Result};
 use crate::failure::Cause;
@@ -35,6 +35,14 @@ pub(super) struct Attempt {
     started: Instant,
     /// No port was tried yet.
     untried: bool,
+}
+
+impl Attempt {
+    /// The attempt after it has waited for a port of this host: the wait is no latency of the server.
+    fn after_wait(self, now: Instant) -> Attempt {
+        let waited = now.saturating_duration_since(self.started);
+        Attempt { intended: self.intended + waited, started: now, untried: false, ..self }
+    }
 }
 
 /// What came of an attempt.
@@ -109,12 +117,8 @@ impl ClientDriver {
         }
         let ports = &self.config.ports;
         let port = if self.is_anew(attempt.index) { ports.anew(number, now) } else { ports.another(number, now) };
-        // The wait for a port of this host is no latency of the server.
         let attempt = match port {
-            Choice::Port(_) if attempt.untried => {
-                let intended = if attempt.intended == attempt.started { now } else { attempt.intended };
-                Attempt { intended, started: now, untried: false, ..attempt }
-            }
+            Choice::Port(_) if attempt.untried => attempt.after_wait(now),
             _ => attempt,
         };
         let outcome = self.dial_from(connections, attempt, port)?;
@@ -160,7 +164,7 @@ impl ClientDriver {
         let key = self.window.add(Probe {
             conn,
             awaited,
-            intended,
+            due: Due::at(intended),
             started,
             since: connections.clock().now(),
             round: 0,
@@ -203,8 +207,8 @@ impl ClientDriver {
             self.config.ports.give_back(number, port, Instant::now());
             return false;
         }
-        let Some(Probe { intended, started, .. }) = self.window.remove(state.key()) else { return false };
-        self.pass_over(Attempt { index, intended, started, untried: false }, port);
+        let Some(Probe { due, started, .. }) = self.window.remove(state.key()) else { return false };
+        self.pass_over(Attempt { index, intended: due.intended, started, untried: false }, port);
         true
     }
 }
@@ -242,4 +246,23 @@ fn plain_socket(
         }
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What the attempt was late by before it waited for a port stays.
+    #[test]
+    fn the_wait_for_a_port_is_no_latency() {
+        let (intended, wait) = (Instant::now(), Duration::from_secs(50));
+        for late in [0, 3].map(Duration::from_secs) {
+            let started = intended + late;
+            let attempt = Attempt { index: 0, intended, started, untried: true }.after_wait(started + wait);
+            assert_eq!((attempt.started, attempt.untried), (started + wait, false));
+            assert_eq!(attempt.started - attempt.intended, late);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::goodbye::GOODBYE_TIMEOUT;
 use super::securing::is_ghost;
 use super::{ClientConnections, ClientDriver};
-use crate::client::window::{Awaited, Limits, Probe};
+use crate::client::window::{Awaited, Due, Limits, Probe};
 use crate::client::{Audit, Phase};
 use crate::connections::{CloseMode, CloseReason};
 use crate::error::Result;
@@ -27,14 +27,16 @@ impl ClientDriver {
         let Some(state) = connections.state(conn) else { return Ok(()) };
         let round = if purpose == Purpose::Message { self.sent as u32 } else { self.round };
         match self.window.get(state.key()) {
-            None => self.ask_now(connections, conn, (purpose, round), intended, now),
+            None => return self.ask_now(connections, conn, (purpose, round), Due::at(intended), now),
             Some(Probe { awaited: Awaited::Answer { purpose: Purpose::Keepalive, .. }, next: None, .. }) => {
                 self.window
-                    .change(state.key(), |probe| (probe.next, probe.intended) = (Some((purpose, round)), intended));
-                Ok(())
+                    .change(state.key(), |probe| (probe.next, probe.due) = (Some((purpose, round)), Due::at(intended)));
             }
-            Some(_) => Ok(()),
+            Some(_) => {
+                self.window.change(state.key(), |probe| probe.due.leave_out(intended));
+            }
         }
+        Ok(())
     }
 
     /// Sends a message on a connection that has none in flight, and awaits its answer if audits ask for answers.
@@ -43,7 +45,7 @@ impl ClientDriver {
         connections: &mut ClientConnections,
         conn: ConnId,
         (purpose, round): (Purpose, u32),
-        intended: Instant,
+        due: Due,
         started: Instant,
     ) -> Result<()> {
         let since = connections.clock().now();
@@ -53,7 +55,7 @@ impl ClientDriver {
         self.config.protocol(state.index).ask(exchange, &mut self.scratch);
         if self.config.workload.audit == Audit::Answer {
             let awaited = Awaited::Answer { purpose, socket: None };
-            state.set_key(self.window.add(Probe { conn, awaited, intended, started, since, round, next: None }));
+            state.set_key(self.window.add(Probe { conn, awaited, due, started, since, round, next: None }));
         }
         connections.send(conn, &self.scratch)
     }
@@ -144,19 +146,16 @@ impl ClientDriver {
             }
             Purpose::Message => {
                 connections.note(now);
-                // No message was left out while nothing was due.
-                let suspended = connections.clock().was_suspended_since(probe.started);
-                let interval = self.config.workload.interval.filter(|_| !suspended).unwrap_or_default();
-                let (late, service) = (now.duration_since(probe.intended), now.duration_since(probe.started));
-                self.measures.echoed(late, service, interval);
-                self.storm
-                    .iter_mut()
-                    .for_each(|storm| storm.heard(connections.clock(), probe.intended, now, service, interval));
+                self.measures.echo_service.record(now.duration_since(probe.started));
+                for intended in probe.due.instants() {
+                    self.measures.echo.record(now.duration_since(intended));
+                    self.storm.iter_mut().for_each(|storm| storm.heard(connections.clock(), intended, now));
+                }
             }
             Purpose::Keepalive => {
                 progress.kept_alive.add(1);
                 if let Some(next) = probe.next {
-                    return self.ask_now(connections, conn, next, probe.intended, now);
+                    return self.ask_now(connections, conn, next, probe.due, now);
                 }
             }
             Purpose::Goodbye | Purpose::Publish => {}

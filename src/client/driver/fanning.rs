@@ -10,7 +10,7 @@ use super::{ClientConnections, ClientDriver, PROBES_PER_PASS};
 use crate::client::Phase;
 use crate::client::course::Fanout;
 use crate::client::fanout::{Board, Closed, Ledger, Said};
-use crate::client::window::{Awaited, Probe};
+use crate::client::window::{Awaited, Due, Probe};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::failure::Cause;
@@ -42,7 +42,6 @@ pub struct Fanning {
     unknown: Vec<u32>,
     /// The next publication that may be one of this shard's publishers.
     next: u32,
-    origin: Option<Instant>,
     pace: Pace,
     foreign: u64,
     to_publishers: u64,
@@ -68,7 +67,6 @@ impl Fanning {
             heard_of: 0,
             unknown: Vec::new(),
             next: 0,
-            origin: None,
             pace: Pace::UNPACED,
             foreign: 0,
             to_publishers: 0,
@@ -90,9 +88,8 @@ impl Fanning {
     pub fn begin(&mut self, phase: Phase, clock: &Clock, now: Instant) {
         match phase {
             Phase::Publish => {
-                let origin = self.board.origin(now);
-                self.origin = Some(origin);
-                self.pace = Pace::new(clock.start(origin), Some(1.0 / self.config.period.as_secs_f64()));
+                let origin = clock.start(self.board.origin(now));
+                self.pace = Pace::new(origin, Some(1.0 / self.config.period.as_secs_f64()));
             }
             Phase::Close => {
                 self.ledger.abandon();
@@ -166,7 +163,9 @@ impl Fanning {
         let Publication { number, instant, length, .. } = publication;
         let intended = Duration::from_nanos(instant);
         let is_ours = matches!(self.board.said(number), Said::At(published) if published.intended == intended);
-        let Some(origin) = self.origin.filter(|_| is_ours && length == self.config.payload) else {
+        // Other shards may have begun to publish before this one has heard of it.
+        let origin = self.board.origin_if_known().filter(|_| is_ours && length == self.config.payload);
+        let Some(origin) = origin else {
             return Ok(Some(Cause::AlteredPublication));
         };
         if self.is_publisher(index) {
@@ -260,7 +259,7 @@ impl ClientDriver {
         let Some(fanout) = &mut self.fanout else { return Ok(()) };
         fanout.next += 1;
         let publisher = publisher.and_then(|conn| Some((conn, connections.state(conn)?.index)));
-        let (Some((conn, index)), Some(origin)) = (publisher, fanout.origin) else {
+        let (Some((conn, index)), Some(origin)) = (publisher, fanout.board.origin_if_known()) else {
             fanout.board.never(number);
             return Ok(());
         };
@@ -277,7 +276,7 @@ impl ClientDriver {
         self.config.progress.published.add(1);
         if protocol.is_acknowledged() {
             let awaited = Awaited::Answer { purpose: Purpose::Publish, socket: None };
-            let probe = Probe { conn, awaited, intended: due, started, since, round: number, next: None };
+            let probe = Probe { conn, awaited, due: Due::at(due), started, since, round: number, next: None };
             if let Some(state) = connections.state(conn) {
                 state.set_key(self.window.add(probe));
             }

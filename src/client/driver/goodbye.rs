@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{ClientConnections, ClientDriver, PROBES_PER_PASS};
-use crate::client::window::{Awaited, Probe};
+use crate::client::window::{Awaited, Due, Probe};
 use crate::connections::{CloseMode, CloseReason};
 use crate::error::Result;
 use crate::pace::Pace;
@@ -71,7 +71,8 @@ impl ClientDriver {
         let is_awaited = self.window.change(state.key(), |probe| probe.awaited = Awaited::End);
         if !is_awaited {
             let now = Instant::now();
-            let probe = Probe { conn, awaited: Awaited::End, intended: now, started: now, since, round: 0, next: None };
+            let probe =
+                Probe { conn, awaited: Awaited::End, due: Due::at(now), started: now, since, round: 0, next: None };
             state.set_key(self.window.add(probe));
         }
         Ok(())
@@ -104,7 +105,7 @@ impl ClientDriver {
                 // The answer to what was in flight is passed over.
                 self.window.remove(state.key());
                 let awaited = Awaited::Answer { purpose: Purpose::Goodbye, socket: None };
-                let probe = Probe { conn, awaited, intended: now, started: now, since, round: 0, next: None };
+                let probe = Probe { conn, awaited, due: Due::at(now), started: now, since, round: 0, next: None };
                 state.set_key(self.window.add(probe));
             }
             connections.send(conn, &self.scratch)?;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{ClientConnections, ClientDriver, PROBES_IN_FLIGHT, PROBES_PER_PASS, SWEEP};
+use crate::client::window::Due;
 use crate::client::{Audit, Phase};
 use crate::clock::Start;
 use crate::connections::Cursor;
@@ -90,7 +91,7 @@ impl ClientDriver {
                 continue;
             }
             let round = self.keepalive.lap;
-            self.ask_now(connections, conn, (Purpose::Keepalive, round), now, now)?;
+            self.ask_now(connections, conn, (Purpose::Keepalive, round), Due::at(now), now)?;
         }
         Ok(Schedule::Now)
     }

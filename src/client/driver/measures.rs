@@ -20,9 +20,9 @@ pub struct Measures {
     /// TLS handshakes, from the end of the connect: those with a certificate, and those that resumed a session. `None`
     /// without TLS.
     pub handshakes: Option<Box<(Recorder, Recorder)>>,
-    /// Messages from the intended start.
+    /// Messages from the intended start, with those that were left out, as they wait for the same answer.
     pub echo: Recorder,
-    /// The same from the actual start.
+    /// Those that were sent, from the actual start.
     pub echo_service: Latency,
     /// Answers of audits.
     pub audit: Recorder,
@@ -71,12 +71,6 @@ impl Measures {
         if let Some((full, resumption)) = self.handshakes.as_deref_mut() {
             if resumed { resumption } else { full }.record(took);
         }
-    }
-
-    /// The same of a message's answer; the next message of its connection was due after `interval`.
-    pub fn echoed(&mut self, latency: Duration, service: Duration, interval: Duration) {
-        self.echo.record_with_omitted(latency, service, interval);
-        self.echo_service.record(service);
     }
 
     /// How long TLS handshakes took; `None` without TLS.

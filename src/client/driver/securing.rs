@@ -37,7 +37,7 @@ impl ClientDriver {
             return self.give_up(connections, conn, Cause::ConnectedToItself).map(|()| None);
         }
         let service = now.duration_since(probe.started);
-        let latency = now.duration_since(probe.intended);
+        let latency = now.duration_since(probe.due.intended);
         let again = service >= SLOW_CONNECT && sys::tcp_info(&socket).is_some_and(|info| info.retransmissions > 0);
         self.measures.connected(latency, service, again);
         Ok(Some((Probe { awaited: Awaited::Handshake { socket }, started: now, ..probe }, to)))

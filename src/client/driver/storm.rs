@@ -58,9 +58,9 @@ pub struct Storming {
     /// When the next connection is dialed, or the next slow reader asks.
     pace: Pace,
     redialed: u32,
-    /// Victims of a reconnect storm that are gone and have not come back yet, and those that have, in the order in which
-    /// they were dialed anew.
-    gone: VecDeque<u32>,
+    /// Victims of a reconnect storm that have not come back yet, with the instant from which on each may, and those that
+    /// have, in the order in which they were dialed anew.
+    gone: VecDeque<(u32, Instant)>,
     back: Vec<u32>,
     stood_anew: u64,
     failed_anew: u64,
@@ -179,26 +179,29 @@ impl Storming {
     }
 
     /// A connection is over, which may come back.
-    pub fn ended(&mut self, index: u32, phase: Phase) {
+    pub fn ended(&mut self, index: u32, phase: Phase, now: Instant) {
         let comes_back = phase == Phase::Storm && self.config.scenario == Scenario::Reconnect;
         if comes_back && self.is_victim(index) {
-            self.gone.push_back(index);
+            self.gone.push_back((index, now));
         }
     }
 
-    /// Takes the next number for a connection that is dialed in the storm.
-    fn take_number(&mut self) -> u32 {
-        let index = self.own + self.redialed;
+    /// Takes the next number for a connection that is dialed in the storm. Returns it with the instant at which the connection
+    /// should start; `None` if that is whenever it does. One that comes back starts no earlier than its victim is gone: the
+    /// pace at which this client closes is no latency of the server.
+    fn take_number(&mut self, clock: &Clock) -> (u32, Option<Instant>) {
+        let (index, due) = (self.own + self.redialed, self.pace.intended(self.redialed.into(), clock));
         self.redialed += 1;
-        self.back.extend(self.gone.pop_front());
-        index
+        let Some((victim, since)) = self.gone.pop_front() else { return (index, due) };
+        self.back.push(victim);
+        (index, due.map(|due| due.max(since)))
     }
 
-    /// The connection that took the last number was not dialed.
-    fn give_number_back(&mut self) {
+    /// The connection that took the last number was not dialed. It may start from `now` on.
+    fn give_number_back(&mut self, now: Instant) {
         self.redialed -= 1;
         if let Some(victim) = self.back.pop() {
-            self.gone.push_front(victim);
+            self.gone.push_front((victim, now));
         }
     }
 
@@ -217,16 +220,16 @@ impl Storming {
         }
     }
 
-    /// The answer to a survivor's message came, which should have started at `intended` and took `service` from its actual
-    /// start. A message belongs to the storm if any of its time did.
-    pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant, service: Duration, interval: Duration) {
+    /// The answer came that a survivor's message awaited, which should have started at `intended`. A message belongs to the
+    /// storm if any of its time did.
+    pub fn heard(&mut self, clock: &Clock, intended: Instant, now: Instant) {
         let late = now.duration_since(intended);
         let stage = match (self.began, self.ended) {
             (None, _) => Stage::Before,
             (_, Some(ended)) if intended >= ended => Stage::After,
             _ => Stage::During,
         };
-        self.echo[stage as usize].record_with_omitted(late, service, interval);
+        self.echo[stage as usize].record(late);
         match self.began.map(|start| clock.begun(start)) {
             None => self.slowest = self.slowest.max(late),
             Some(began) if late > self.slowest => {
@@ -378,15 +381,15 @@ impl ClientDriver {
             if storm.in_flight() >= self.config.concurrency as u64 {
                 return Ok(Schedule::OnEvent);
             }
-            let intended = storm.pace.intended(storm.redialed.into(), connections.clock());
-            if let Some(at) = intended.filter(|at| *at > now) {
+            let due = storm.pace.intended(storm.redialed.into(), connections.clock());
+            if let Some(at) = due.filter(|due| *due > now) {
                 return Ok(Schedule::At(at));
             }
-            let index = storm.take_number();
+            let (index, intended) = storm.take_number(connections.clock());
             self.config.progress.redialed.add(1);
             if !self.dial(connections, index, intended)? {
                 // There is no slot yet, so the connection was not dialed.
-                self.storm.iter_mut().for_each(Storming::give_number_back);
+                self.storm.iter_mut().for_each(|storm| storm.give_number_back(Instant::now()));
                 self.config.progress.redialed.sub(1);
                 return Ok(Schedule::OnEvent);
             }
