@@ -50,3 +50,22 @@ impl<M> Server<M> {
         self.tls.as_ref().map(|tls| tls.handshakes)
     }
 }
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+    use crate::cli::demo::certificate;
+
+    /// No shard is without a place for a handshake, and what is told is what all shards have.
+    #[test]
+    fn each_shard_has_a_handshake_at_least() {
+        let (certificate, key) = certificate::make().unwrap();
+        for (wanted, shards, most) in [(1, 3, 3), (3, 3, 3), (7, 3, 7)] {
+            let settings = TlsConfig::pem(certificate.clone(), key.clone()).handshakes(wanted);
+            let secured = Secured::new(&settings, &Host::here(), shards).unwrap();
+            let each: Vec<_> = (0..shards).map(|shard| secured.of_shard(shard, shards).most_handshakes).collect();
+            assert_eq!((each.iter().sum::<usize>(), secured.handshakes), (most, most as u32), "{each:?}");
+            assert!(each.iter().all(|most| *most > 0), "{each:?}");
+        }
+    }
+}
