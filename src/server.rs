@@ -234,7 +234,7 @@ impl<M: Send + 'static> Server<M> {
         // One more looks at memory.
         check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
         #[cfg(feature = "tls")]
-        let tls = options.tls.as_ref().map(|tls| Secured::new(tls, &host)).transpose()?;
+        let tls = options.tls.as_ref().map(|tls| Secured::new(tls, &host, plans.len())).transpose()?;
         let backlog = backlog(options.backlog, &host);
         match (&inheritance, &options.takeover) {
             (Some(inheritance), Some(path)) => {

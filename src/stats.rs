@@ -252,7 +252,8 @@ counters! {
     records_refused,
     /// Connections closed because an incomplete record was not whole in time.
     records_timed_out,
-    /// Alerts of TLS that ended an established connection, sent by this end: what the peer had sent cannot be.
+    /// Alerts of TLS that ended an established connection, sent by this end: what the peer had sent cannot be, or takes more
+    /// memory than there is for it.
     alerts_sent,
     /// The same, sent by the peer.
     alerts_received,

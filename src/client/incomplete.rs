@@ -8,7 +8,7 @@ use crate::protocol::{Position, Scratch};
 /// Connections of a shard that have one at most, in flight or not. Each takes some 50 bytes, and what is kept of its frame.
 const MOST: usize = 131_072;
 
-/// Bytes of frames and heads that are kept at most in all.
+/// Bytes that the frames and heads which are kept take at most in all.
 const MOST_KEPT_IN_ALL: usize = 16 << 20;
 
 /// Connections for which the table keeps its memory.
@@ -25,7 +25,7 @@ struct Incomplete {
 #[derive(Debug, Default)]
 pub struct IncompleteTable {
     all: HashMap<u32, Incomplete>,
-    /// Bytes that are kept in all.
+    /// Bytes that all that is kept takes.
     kept: usize,
 }
 
@@ -43,9 +43,11 @@ impl IncompleteTable {
         if position == Position::default() && scratch.kept.is_empty() {
             return true;
         }
-        let has_room = self.all.len() < MOST && self.kept + scratch.kept.len() <= MOST_KEPT_IN_ALL;
+        // A few bytes may follow a long head, whose memory they must not keep.
+        scratch.kept.shrink_to_fit();
+        let has_room = self.all.len() < MOST && self.kept + scratch.kept.capacity() <= MOST_KEPT_IN_ALL;
         if has_room {
-            self.kept += scratch.kept.len();
+            self.kept += scratch.kept.capacity();
             self.all.insert(index, Incomplete { position, kept: std::mem::take(&mut scratch.kept) });
         }
         has_room
@@ -62,11 +64,33 @@ impl IncompleteTable {
             return None;
         }
         let found = self.all.remove(&index)?;
-        self.kept -= found.kept.len();
+        self.kept -= found.kept.capacity();
         if self.all.is_empty() {
             // A crowd of them is over.
             self.all.shrink_to(FEW);
         }
         Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was long and has become short takes little memory, and all that is taken is counted.
+    #[test]
+    fn memory_is_counted_and_not_lengths() {
+        let (mut table, mut scratch) = (IncompleteTable::default(), Scratch::default());
+        for index in 0..100 {
+            scratch.kept = Vec::with_capacity(16 * 1024);
+            scratch.kept.push(7);
+            assert!(table.put(index, Position::default(), &mut scratch));
+        }
+        let taken: usize = table.all.values().map(|incomplete| incomplete.kept.capacity()).sum();
+        assert!(table.kept == taken && taken < 16 * 1024, "{} counted, {taken} taken", table.kept);
+        table.take(0, &mut scratch);
+        assert_eq!(scratch.kept, [7]);
+        (0..100).for_each(|index| table.forget(index));
+        assert_eq!(table.kept, 0);
     }
 }

@@ -5,9 +5,13 @@
 //! in its turn: a few of them in each pass, and at a server only as many as there are places for handshakes. The others'
 //! bytes stay in their sockets meanwhile.
 
+mod swept_queue;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use swept_queue::SweptQueue;
 
 use super::close_reason::CloseReason;
 use super::engine::Engine;
@@ -47,20 +51,12 @@ pub(crate) struct Step {
 /// Connections that are closed in one pass because their handshake, or a record, was not whole in time; of each kind.
 const TIMEOUTS_PER_PASS: usize = 16;
 
+/// Places of a queue that are looked at in one pass at most. A pass accepts up to 256 connections and begins some 32
+/// handshakes, so looks do not fall behind.
+const LOOKS_PER_PASS: usize = 1_024;
+
 /// Bytes of the buffer for sealed bytes that is kept from one send to the next.
 const KEPT_CAPACITY: usize = 64 * 1024;
-
-/// Entries of a queue whose memory is kept while it has fewer.
-const KEPT_ENTRIES: usize = 1_024;
-
-/// Takes the first entry of a queue, and gives the memory back that a crowd has left.
-fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
-    let first = queue.pop_front();
-    if queue.capacity() > KEPT_ENTRIES && queue.len() < queue.capacity() / 4 {
-        queue.shrink_to(KEPT_ENTRIES.max(queue.len() * 2));
-    }
-    first
-}
 
 /// Bytes kept at most for a peer that does not read, where `content` bytes of data may be kept: data is longer when it is
 /// sealed, and a reply to the longest record comes whole.
@@ -73,9 +69,9 @@ pub(crate) struct Tls {
     pub(crate) layer: Layer,
     timeout: Duration,
     /// Connections with a handshake under way that may have bytes and wait for their turn.
-    shaking: VecDeque<ConnId>,
+    shaking: SweptQueue<ConnId>,
     /// The same without a handshake: these also wait for a place.
-    fresh: VecDeque<ConnId>,
+    fresh: SweptQueue<ConnId>,
     /// No handshake begins: connections go to another process.
     begins_none: bool,
     /// Receives of such connections that this pass may still begin.
@@ -84,8 +80,8 @@ pub(crate) struct Tls {
     steps: VecDeque<Step>,
     /// The shard has messages.
     has_traffic: bool,
-    /// Until when connections must be established, in that order. Those that are stay in it until they are the first.
-    deadlines: VecDeque<(ConnId, Mark)>,
+    /// Until when connections must be established, in that order.
+    deadlines: SweptQueue<(ConnId, Mark)>,
     /// The connection whose data is with the driver, and how and why that closes it in order, if it does.
     pub(crate) current: Option<(ConnId, Option<(CloseMode, CloseReason)>)>,
     /// What the handshake of a connection has agreed on of which the driver is being told.
@@ -100,17 +96,23 @@ impl Tls {
         Tls {
             layer: Layer::new(config),
             timeout,
-            shaking: VecDeque::new(),
-            fresh: VecDeque::new(),
+            shaking: SweptQueue::default(),
+            fresh: SweptQueue::default(),
             begins_none: false,
             turns: TURNS,
             steps: VecDeque::new(),
             has_traffic: false,
-            deadlines: VecDeque::new(),
+            deadlines: SweptQueue::default(),
             current: None,
             agreed: None,
             sealed: Vec::new(),
         }
+    }
+
+    /// Deadlines of handshakes that are kept.
+    #[cfg(test)]
+    pub fn awaited(&self) -> usize {
+        self.deadlines.len()
     }
 
     /// Whether another handshake may begin.
@@ -132,7 +134,7 @@ impl Tls {
 
     /// When the first handshake must be over, or the first record whole.
     pub(super) fn due(&self, clock: &Clock) -> Option<Instant> {
-        let handshake = self.deadlines.front().map(|(_, until)| *until);
+        let handshake = self.deadlines.first().map(|(_, until)| *until);
         [handshake, self.layer.record_due()].into_iter().flatten().min().map(|until| clock.due(until))
     }
 
@@ -141,8 +143,8 @@ impl Tls {
         if self.turns == 0 {
             return None;
         }
-        let shaking = pop(&mut self.shaking);
-        if shaking.is_some() || !self.may_begin() { shaking } else { pop(&mut self.fresh) }
+        let shaking = self.shaking.pop();
+        if shaking.is_some() || !self.may_begin() { shaking } else { self.fresh.pop() }
     }
 
     /// Gives the buffer for sealed bytes back.
@@ -178,7 +180,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return true;
         }
         let queue = if tls.layer.is_shaking(name) { &mut tls.shaking } else { &mut tls.fresh };
-        queue.push_back(conn);
+        queue.push(conn);
         self.slots.update(conn, SlotState::wait);
         false
     }
@@ -197,8 +199,23 @@ impl<S: Default, P: Platform> Engine<S, P> {
         while let Some(conn) = self.tls.as_mut().and_then(|tls| tls.next_turn()) {
             self.apply(conn, SlotState::resume)?;
         }
+        self.drop_gone();
         self.close_late_handshakes()?;
         self.close_late_records()
+    }
+
+    /// Drops connections that are over, or established, from the queues in which they waited for that.
+    fn drop_gone(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        for queue in [&mut tls.shaking, &mut tls.fresh] {
+            let waits = |conn: &ConnId| self.slots.row(*conn).is_some_and(|row| row.lifecycle.is_waiting());
+            queue.sweep(LOOKS_PER_PASS, waits);
+        }
+        let mut deadlines = std::mem::take(&mut tls.deadlines);
+        deadlines.sweep(LOOKS_PER_PASS, |(name, _)| self.awaits_handshake(*name));
+        if let Some(tls) = &mut self.tls {
+            tls.deadlines = deadlines;
+        }
     }
 
     /// Something came for a handshake.
@@ -222,36 +239,41 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Closes some connections whose handshake was not over in time.
     fn close_late_handshakes(&mut self) -> Result<()> {
-        for _ in 0..TIMEOUTS_PER_PASS {
-            let Some(&(name, until)) = self.tls.as_ref().and_then(|tls| tls.deadlines.front()) else { break };
-            let is_open = self.is_open_for_tls(name) && !self.is_opened(name);
-            if is_open && until > self.clock.now() {
+        let (mut looks, mut closed) = (0, 0);
+        while looks < LOOKS_PER_PASS
+            && closed < TIMEOUTS_PER_PASS
+            && let Some(&(name, until)) = self.tls.as_ref().and_then(|tls| tls.deadlines.first())
+        {
+            let is_awaited = self.awaits_handshake(name);
+            if is_awaited && until > self.clock.now() {
                 break;
             }
+            looks += 1;
             if let Some(tls) = &mut self.tls {
-                pop(&mut tls.deadlines);
+                tls.deadlines.pop();
             }
-            if is_open {
-                self.handshake_overdue(name)?;
-            }
+            closed += usize::from(is_awaited && self.handshake_overdue(name)?);
         }
         Ok(())
     }
 
     /// The handshake of a connection was not over in time. The connection is closed, unless it has no place yet: the time
-    /// for which it waits for one does not count.
-    fn handshake_overdue(&mut self, name: ConnId) -> Result<()> {
+    /// for which it waits for one does not count. Returns whether it was closed.
+    fn handshake_overdue(&mut self, name: ConnId) -> Result<bool> {
         let row = self.find(name).and_then(|conn| self.slots.row(conn));
         // A receive may be under way, or what it brought may wait for the handshake's first step.
         let waits = row.is_some_and(|row| row.lifecycle.is_waiting() || row.lifecycle.is_busy());
         let now = self.clock.now();
-        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let Some(tls) = &mut self.tls else { return Ok(false) };
         if waits && !tls.layer.is_shaking(name) {
-            tls.deadlines.push_back((name, now.after(tls.timeout)));
-        } else if tls.layer.is_overdue(name, now) {
+            tls.deadlines.push((name, now.after(tls.timeout)));
+            return Ok(false);
+        }
+        let is_overdue = tls.layer.is_overdue(name, now);
+        if is_overdue {
             self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::HandshakeTimeout))?;
         }
-        Ok(())
+        Ok(is_overdue)
     }
 
     /// The first bytes of a connection were received, as it has a place for its handshake. Its time begins.
@@ -259,7 +281,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if let Some(tls) = &mut self.tls {
             let until = self.clock.now().after(tls.timeout);
             tls.layer.postpone(name, until);
-            tls.deadlines.push_back((name, until));
+            tls.deadlines.push((name, until));
         }
     }
 
@@ -301,6 +323,11 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.is_asleep(name) || self.find(name).is_some_and(|conn| self.slots.is_live(conn))
     }
 
+    /// Whether a connection is open, and is not established yet.
+    fn awaits_handshake(&mut self, name: ConnId) -> bool {
+        self.is_open_for_tls(name) && !self.is_opened(name)
+    }
+
     /// Whether a connection that is open is so for its driver too: its handshake is over, or there is none.
     #[inline]
     pub(crate) fn is_opened(&self, name: ConnId) -> bool {
@@ -311,7 +338,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// begins it.
     pub(crate) fn await_handshake(&mut self, name: ConnId) -> Option<Begins> {
         let tls = self.tls.as_mut()?;
-        tls.deadlines.push_back((name, self.clock.now().after(tls.timeout)));
+        tls.deadlines.push((name, self.clock.now().after(tls.timeout)));
         Some(if tls.layer.is_server() { Begins::Peer } else { Begins::Here })
     }
 
@@ -382,7 +409,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         match (&mut self.tls, carried) {
             (Some(tls), Some(carried)) => tls.layer.bring(name, carried, now).is_some(),
             (Some(tls), None) => {
-                tls.deadlines.push_back((name, now.after(tls.timeout)));
+                tls.deadlines.push((name, now.after(tls.timeout)));
                 true
             }
             (None, carried) => carried.is_none(),

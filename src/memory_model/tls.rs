@@ -8,12 +8,12 @@ pub const HANDSHAKE_BYTES: u64 = 12 * 1024;
 /// Bytes of a process: the certificates, and the pages of rustls' and ring's code.
 const PROCESS_BYTES: u64 = 1 << 20;
 
-/// Bytes of a shard's keys of the connections that talked last: 256 with two keys each (`tls/sessions.rs`).
+/// Bytes of a shard's keys of connections that talked lately: 256 with two keys each (`tls/sessions.rs`).
 const KEYS_BYTES: u64 = 512 * 700;
 
-/// Bytes of the sessions that a shard of a client can resume: 1,024 with their certificates
-/// (`tls/handshake/resumption.rs`).
-const RESUMABLE_BYTES: u64 = 1_024 * 1_500;
+/// Bytes of the sessions that a shard of a client can resume: 1,024 with their certificates, and the groups of as many
+/// servers (`tls/handshake/resumption.rs`).
+const RESUMABLE_BYTES: u64 = 1_024 * 1_600;
 
 /// Bytes of the TLS of a process that do not depend on the number of its connections, with so many handshakes at once.
 pub(super) fn fixed(end: End, shards: u64, handshakes: u64) -> u64 {

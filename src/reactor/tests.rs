@@ -5,7 +5,7 @@
 
 mod fins;
 #[cfg(feature = "cli")]
-mod handshakes;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};

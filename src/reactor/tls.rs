@@ -153,7 +153,11 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             let length = match tls.layer.sessions.record_length(at.name, &bytes[start..]) {
                 Ok(Some(length)) if length <= bytes.len() - start => length,
                 Ok(_) => {
-                    self.keep(at, &bytes[start..])?;
+                    if self.connections.engine.keep_incomplete(at.name, &bytes[start..]).is_err() {
+                        // It was sealed before the alert.
+                        self.send_part(at, &bytes[std::mem::take(&mut reply)])?;
+                        self.refuse(at)?;
+                    }
                     break;
                 }
                 Err(alert) => {
@@ -170,17 +174,11 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         Ok(reply)
     }
 
-    /// Keeps the beginning of a record.
-    fn keep(&mut self, at: At, bytes: &[u8]) -> Result<()> {
-        match self.connections.engine.keep_incomplete(at.name, bytes) {
-            Ok(()) => Ok(()),
-            Err(_) => self.refuse(at),
-        }
-    }
-
     /// No more of incomplete records may be kept: closes the connection.
     fn refuse(&mut self, at: At) -> Result<()> {
-        self.connections.counters().records_refused.add(1);
+        let counters = self.connections.counters();
+        counters.records_refused.add(1);
+        counters.alerts_sent.add(1);
         self.end(at, Alert::INTERNAL_ERROR, CloseMode::Lingering, CloseReason::Tls(TlsFailure::NoRoom))
     }
 

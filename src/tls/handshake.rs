@@ -12,7 +12,7 @@ mod secrets;
 mod server;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::time::Duration;
 

@@ -1,6 +1,9 @@
 //! TLS of a shard's connections without their I/O: handshakes, sessions, and what is kept of records that are not whole.
 //! The owner of the sockets gives it what came, and sends what it appends to a buffer.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -319,12 +322,18 @@ impl Layer {
         let Carried { session, record } = Carried::read(carried)?;
         let side = if self.is_server() { Side::Server } else { Side::Client };
         self.sessions.bring(name, side, session)?;
-        let kept = record.map(|(left, bytes)| self.keep(name, bytes.to_vec(), now.after(left)));
-        if let Some(Err(_)) = kept {
+        let Some((left, bytes)) = record else { return Some(()) };
+        let is_kept = self.is_part(name, bytes) && self.keep(name, bytes.to_vec(), now.after(left)).is_ok();
+        if !is_kept {
             self.forget(name);
-            return None;
         }
-        Some(())
+        is_kept.then_some(())
+    }
+
+    /// Whether bytes are the beginning of a record of a connection, and not all of it.
+    fn is_part(&mut self, name: ConnId, bytes: &[u8]) -> bool {
+        let length = self.sessions.record_length(name, bytes);
+        length.is_ok_and(|length| length.is_none_or(|length| bytes.len() < length))
     }
 
     // ---- the end -------------------------------------------------------------------------------

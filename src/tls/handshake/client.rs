@@ -222,6 +222,12 @@ impl Connector {
         Connector { config: Arc::new(config), name: self.name.clone(), store }
     }
 
+    /// The sessions that can be resumed.
+    #[cfg(test)]
+    pub(super) fn store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref()
+    }
+
     /// Begins a handshake with the server at an address.
     pub(crate) fn begin(&self, to: std::net::IpAddr) -> std::result::Result<Box<dyn Handshake>, TlsFailure> {
         let name = self.name.clone().unwrap_or_else(|| ServerName::from(to));

@@ -42,7 +42,7 @@ pub(super) fn versions(lowest: TlsVersion, highest: TlsVersion) -> &'static [&'s
 
 /// Sessions that a shard of a client keeps. A ticket serves one handshake (RFC 8446, appendix C.4), which brings one
 /// or two new ones; so as many as there are handshakes at once suffice for any number of connections. Each takes some
-/// 1.5 kB, most of it the server's certificates.
+/// 1.5 kB, most of it the server's certificates. Those of TLS 1.2 are among them.
 const SESSIONS: usize = 1_024;
 
 /// The sessions that a shard of a client can resume. The lock is never contended: only that shard has it.
@@ -52,10 +52,18 @@ pub(super) struct Store(Mutex<Sessions>);
 #[derive(Default)]
 struct Sessions {
     by_name: HashMap<ServerName<'static>, VecDeque<Tls13ClientSessionValue>>,
+    /// The group of each server's keys; of as many servers as there may be sessions.
     groups: HashMap<ServerName<'static>, NamedGroup>,
+    /// Sessions in `by_name`.
     count: usize,
     /// Sessions of TLS 1.2, each of which serves any number of handshakes.
     tls12: HashMap<ServerName<'static>, Tls12ClientSessionValue>,
+}
+
+impl Sessions {
+    fn is_full(&self) -> bool {
+        self.count + self.tls12.len() >= SESSIONS
+    }
 }
 
 impl Store {
@@ -65,7 +73,7 @@ impl Store {
 
     /// Whether it needs no more sessions.
     pub fn is_full(&self) -> bool {
-        self.sessions().count >= SESSIONS
+        self.sessions().is_full()
     }
 }
 
@@ -89,7 +97,7 @@ impl ClientSessionStore for Store {
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
         let mut sessions = self.sessions();
-        if sessions.tls12.len() < SESSIONS || sessions.tls12.contains_key(&server_name) {
+        if !sessions.is_full() || sessions.tls12.contains_key(&server_name) {
             sessions.tls12.insert(server_name, value);
         }
     }
@@ -104,7 +112,7 @@ impl ClientSessionStore for Store {
 
     fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
         let mut sessions = self.sessions();
-        if sessions.count < SESSIONS {
+        if !sessions.is_full() {
             sessions.count += 1;
             sessions.by_name.entry(server_name).or_default().push_back(value);
         }
@@ -116,5 +124,24 @@ impl ClientSessionStore for Store {
         let value = sessions.by_name.get_mut(server_name)?.pop_back()?;
         sessions.count -= 1;
         Some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{old_ends, shake};
+    use super::*;
+
+    /// Sessions of both versions are counted together.
+    #[test]
+    fn a_store_that_is_full_keeps_no_session_of_tls12() {
+        for (others, kept) in [(SESSIONS, 0), (SESSIONS - 1, 1)] {
+            let (mut acceptor, connector) = old_ends();
+            let store = connector.store().unwrap();
+            store.sessions().count = others;
+            shake((&mut acceptor, &connector), usize::MAX, |_, _| {}).ok().unwrap();
+            assert_eq!(store.sessions().tls12.len(), kept);
+            assert!(store.is_full());
+        }
     }
 }

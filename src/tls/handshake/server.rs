@@ -101,8 +101,8 @@ impl TlsConfig {
         self
     }
 
-    /// Handshakes at once at most, over all shards; each takes some 12 kB. Planned from the memory that is left by
-    /// default. Further connections wait for one to end.
+    /// Handshakes at once at most, over all shards, of which each may have one in any case; each takes some 12 kB. Planned
+    /// from the memory that is left by default. Further connections wait for one to end.
     pub fn handshakes(mut self, most: u32) -> TlsConfig {
         self.handshakes = Some(most);
         self

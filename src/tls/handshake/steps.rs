@@ -7,7 +7,7 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedConnectionCommon, UnbufferedStatus};
-use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, HandshakeKind, ProtocolVersion};
+use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, HandshakeKind, InvalidMessage, ProtocolVersion};
 
 use super::secrets::{Secret, Secrets};
 use super::{Established, TakesTickets, TlsAgreed, failure};
@@ -93,6 +93,8 @@ impl<M: Machine> Steps<M> {
         let Some(machine) = &mut self.machine else {
             return Err(TlsFailure::OwnAlert(Alert::INTERNAL_ERROR));
         };
+        // Where the record begins that rustls was given last.
+        let mut last = self.seen;
         loop {
             let UnbufferedStatus { discard, state, .. } = machine.process(&mut incoming[..self.seen]);
             let next = match state {
@@ -111,22 +113,29 @@ impl<M: Machine> Steps<M> {
             self.secrets.take_caught();
             incoming.drain(..discard);
             self.seen -= discard;
-            match next {
-                Next::Again => {}
-                Next::Blocked => match record_behind(&incoming[self.seen..]) {
-                    Some(length) => self.seen += length,
-                    None if incoming.len() > self.longest => {
-                        return Err(TlsFailure::OwnAlert(Alert::RECORD_OVERFLOW));
+            last = last.saturating_sub(discard);
+            let failed = match next {
+                Next::Again => continue,
+                Next::Blocked => match behind(&incoming[self.seen..]) {
+                    Behind::Record(length) => {
+                        last = self.seen;
+                        self.seen += length;
+                        continue;
                     }
-                    None => return Ok(None),
+                    Behind::Part if incoming.len() <= self.longest => return Ok(None),
+                    Behind::Part => Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge),
+                    Behind::TooLong => Error::PeerSentOversizedRecord,
                 },
                 Next::Closed => return Err(TlsFailure::PeerAlert(Alert::CLOSE_NOTIFY)),
                 Next::Over => return self.finish(tickets).map(Some),
-                Next::Failed(error) => {
-                    let alert = tell(machine, &mut incoming[..self.seen], outgoing);
-                    return Err(failure::of(&error, alert));
-                }
+                Next::Failed(error) => error,
+            };
+            if let Error::AlertReceived(_) = failed {
+                return Err(failure::of(&failed, None));
             }
+            incoming.truncate(self.seen);
+            let alert = tell(machine, incoming, last, outgoing);
+            return Err(failure::of(&failed, alert));
         }
     }
 
@@ -208,8 +217,27 @@ fn append<Data>(mut data: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> Ne
     }
 }
 
-/// Appends what rustls has for the peer after a failure, an alert at the end, and says which alert it is.
-fn tell<M: Machine>(machine: &mut M, incoming: &mut [u8], outgoing: &mut Vec<u8>) -> Option<Alert> {
+/// Appends what rustls has for the peer after a failure, an alert at the end, and says which alert it is, if that can be
+/// told. `last` is where the record begins that rustls was given last.
+fn tell<M: Machine>(machine: &mut M, incoming: &mut Vec<u8>, last: usize, outgoing: &mut Vec<u8>) -> Option<Alert> {
+    let sent = transmit(machine, incoming, outgoing);
+    if let Some(alert) = outgoing.get(sent..).and_then(alert_in) {
+        return alert;
+    }
+    // rustls has no alert for some failures, nor for what is refused here. It makes one for what cannot be a record, whether
+    // it looks at the last record again or behind it.
+    incoming.resize(incoming.len() + HEADER, 0);
+    incoming[last..].fill(NO_RECORD);
+    _ = machine.process(incoming);
+    let sent = transmit(machine, incoming, outgoing);
+    outgoing.get(sent..).and_then(alert_in).map(|alert| alert.unwrap_or(Alert::DECODE_ERROR))
+}
+
+/// A type of content that there is not.
+const NO_RECORD: u8 = 0xff;
+
+/// Appends what rustls has to send. Returns where the last record begins.
+fn transmit<M: Machine>(machine: &mut M, incoming: &mut [u8], outgoing: &mut Vec<u8>) -> usize {
     let mut last = outgoing.len();
     // Without anything to send rustls would look at the bytes again, and must not fail a second time.
     while machine.wants_write()
@@ -218,18 +246,37 @@ fn tell<M: Machine>(machine: &mut M, incoming: &mut [u8], outgoing: &mut Vec<u8>
         last = outgoing.len();
         append(data, outgoing);
     }
-    // A plain alert is seven bytes: header, level, description. That of an encrypted one cannot be read here.
-    match outgoing.get(last..) {
-        Some(&[21, _, _, 0, 2, _, description]) => Some(Alert(description)),
+    last
+}
+
+/// Whether a record that was sent is an alert, and which. That of an encrypted one cannot be read here.
+fn alert_in(record: &[u8]) -> Option<Option<Alert>> {
+    match record {
+        // Header, level, description.
+        &[21, _, _, 0, 2, _, description] => Some(Some(Alert(description))),
+        // Encrypted by TLS 1.2; and by TLS 1.3, where both are followed by the type and the tag.
+        [21, ..] | [23, _, _, 0, 19, ..] => Some(None),
         _ => None,
     }
 }
 
-/// The length of the record at the front, once it is whole. What cannot be a record is given to rustls as it is, which
-/// refuses it.
-fn record_behind(bytes: &[u8]) -> Option<usize> {
-    let header = bytes.first_chunk::<{ HEADER }>()?;
+/// What is behind the bytes that rustls has seen.
+enum Behind {
+    /// A record of this length, or what cannot be one: rustls refuses it.
+    Record(usize),
+    /// A part of a record, or nothing.
+    Part,
+    /// A record that is too long. rustls would wait for its end.
+    TooLong,
+}
+
+fn behind(bytes: &[u8]) -> Behind {
+    let Some(header) = bytes.first_chunk::<{ HEADER }>() else { return Behind::Part };
     let length = HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
-    let is_record = (20..=24).contains(&header[0]) && header[1] == 3 && length <= LARGEST_RECORD;
-    if is_record { (length <= bytes.len()).then_some(length) } else { Some(bytes.len()) }
+    match (20..=24).contains(&header[0]) && header[1] == 3 {
+        false => Behind::Record(bytes.len()),
+        true if length > LARGEST_RECORD => Behind::TooLong,
+        true if length > bytes.len() => Behind::Part,
+        true => Behind::Record(length),
+    }
 }

@@ -5,6 +5,7 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 
 use super::*;
 use crate::error::{Alert, CertificateProblem};
+use crate::tls::record::HEADER;
 
 /// A certificate for a name with its key, in PEM. `by` is the name of its authority, which it is itself.
 fn pair(name: &str, by: &str) -> (Vec<u8>, Vec<u8>) {
@@ -22,14 +23,14 @@ fn pem(label: &str, der: &[u8]) -> Vec<u8> {
 }
 
 /// A server with a certificate for `localhost`, and a client that trusts it.
-fn ends() -> (Acceptor, Connector) {
+pub(crate) fn ends() -> (Acceptor, Connector) {
     let (certificate, key) = pair("localhost", "one");
     let acceptor = Acceptor::new(&TlsConfig::pem(certificate.clone(), key)).unwrap();
     (acceptor, Connector::new(&trusting(certificate)).unwrap())
 }
 
 /// The same where the server speaks TLS 1.2 alone, and the client does too.
-fn old_ends() -> (Acceptor, Connector) {
+pub(crate) fn old_ends() -> (Acceptor, Connector) {
     let (certificate, key) = pair("localhost", "one");
     let acceptor = Acceptor::new(&TlsConfig::pem(certificate.clone(), key).only_tls12()).unwrap();
     let settings = ClientTls { lowest_version: TlsVersion::Tls12, ..trusting(certificate) };
@@ -42,7 +43,7 @@ fn trusting(certificate: Vec<u8>) -> ClientTls {
 }
 
 /// One end of a connection in memory.
-struct End {
+pub(super) struct End {
     handshake: Box<dyn Handshake>,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
@@ -65,7 +66,7 @@ impl End {
 
 /// Leads both ends through a handshake, with pieces of so many bytes, each of which `change` may change. Returns the ends,
 /// and the first failure with whether it was the server's.
-fn shake(
+pub(super) fn shake(
     (acceptor, connector): (&mut Acceptor, &Connector),
     piece: usize,
     mut change: impl FnMut(bool, &mut [u8]),
@@ -166,26 +167,44 @@ fn a_server_is_trusted_for_its_name_and_by_its_authority_alone() {
     assert_eq!(failure(ClientTls { trust: Trust::Anyone, server_name: other, ..ClientTls::default() }), None);
 }
 
+/// The record of a decode_error that is not encrypted.
+const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+
+/// A client is told that its hello is too long, whatever is too long in it.
 #[test]
 fn a_server_takes_no_hello_without_end() {
     let (mut acceptor, _) = ends();
-    let mut handshake = acceptor.begin().unwrap();
+    let mut refused = |piece: &dyn Fn(usize) -> Vec<u8>| {
+        let mut server = End::new(acceptor.begin().unwrap());
+        let failure = (0..10_000).find_map(|at| server.hear(&piece(at)).err());
+        assert_eq!(failure, Some(TlsFailure::OwnAlert(Alert::DECODE_ERROR)));
+        assert_eq!(server.outgoing, DECODE_ERROR);
+        server.incoming.len()
+    };
     // A message of 16 MiB, in records that are full.
-    let (mut incoming, mut outgoing) = (vec![22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff], Vec::new());
-    incoming.resize(5 + 16_384, 0);
-    let failure = handshake.advance(&mut incoming, &mut outgoing).err();
-    assert!(matches!(failure, Some(TlsFailure::OwnAlert(_))), "{failure:?}");
-    // The longest message that rustls takes, a byte at a time.
-    let mut handshake = acceptor.begin().unwrap();
-    let mut incoming = Vec::new();
-    let failure = (0..10_000).find_map(|at| {
-        let body: &[u8] = if at == 0 { &[1, 0, 0xff, 0xff] } else { &[0; 4] };
-        incoming.extend_from_slice(&[22, 3, 1, 0, 4]);
-        incoming.extend_from_slice(body);
-        handshake.advance(&mut incoming, &mut outgoing).err()
-    });
-    assert_eq!(failure, Some(TlsFailure::OwnAlert(Alert::RECORD_OVERFLOW)));
-    assert!(incoming.len() < 20_000, "{}", incoming.len());
+    refused(&|_| [&[22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff][..], &[0; 16_380]].concat());
+    // The longest message that rustls takes, four bytes at a time.
+    let taken = refused(&|at| [&[22, 3, 1, 0, 4][..], if at == 0 { &[1, 0, 0xff, 0xff] } else { &[0; 4] }].concat());
+    assert!(taken < 20_000, "{taken}");
+    // A record that is too long, of which nothing but the header comes.
+    refused(&|_| vec![22, 3, 1, 0x41, 0]);
+}
+
+/// An end that has keys for it seals its alert.
+#[test]
+fn a_client_takes_no_flight_without_end() {
+    let (mut acceptor, connector) = ends();
+    let (mut server, mut client) =
+        (End::new(acceptor.begin().unwrap()), End::new(connector.begin([127, 0, 0, 1].into()).unwrap()));
+    client.hear(b"").unwrap();
+    server.hear(&std::mem::take(&mut client.outgoing)).unwrap();
+    // The ServerHello, and a record that is too long.
+    let hello = HEADER + usize::from(u16::from_be_bytes([server.outgoing[3], server.outgoing[4]]));
+    client.hear(&server.outgoing[..hello]).unwrap();
+    client.outgoing.clear();
+    assert_eq!(client.hear(&[23, 3, 3, 0x41, 0]), Err(TlsFailure::OwnAlert(Alert::DECODE_ERROR)));
+    let alert = client.outgoing.strip_prefix(&[20, 3, 3, 0, 1, 1]).unwrap_or(&client.outgoing);
+    assert!(matches!(alert, [23, 3, 3, 0, 19, sealed @ ..] if sealed.len() == 19), "{alert:?}");
 }
 
 #[test]
