@@ -17,6 +17,7 @@ mod report;
 mod server;
 pub(crate) mod steer;
 mod tune;
+mod unhurried;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -96,6 +97,7 @@ fn run_command() -> Result<Ended> {
         Command::Report(ReportCommand::Compare(arguments)) => report::compare(&arguments),
     };
     ended.map_err(|error| error.in_words(words))
+    out::settle();
 }
 
 /// Prints what clap prints instead of a run: an error, or the help that was asked for. clap itself would leave the rest out

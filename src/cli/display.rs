@@ -7,7 +7,7 @@ use serde_json::json;
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::{Live, wakes_p99};
 use super::observer::Observer;
-use super::out::{event, say, show, warn};
+use super::out::{event, show, warn};
 use crate::client::{Course, Interval, Phase, Planned, Workload};
 use crate::error::Result;
 use crate::format;
@@ -187,7 +187,7 @@ impl Observer for Display {
         if self.quiet {
             return;
         }
-        say(format!(
+        show(format!(
             "c1m client: {} connections to {}, {} cores, {} at once, {} source ports for each of {} routes",
             format::count(workload.connections),
             workload.target(),
@@ -197,13 +197,13 @@ impl Observer for Display {
             format::count(workload.routes.tuples()),
         ));
         if let (Some(silence), Some(awake)) = (workload.hibernate, plan.awake) {
-            say(asleep_after(silence, awake));
+            show(asleep_after(silence, awake));
         }
     }
 
     fn victims_started(&mut self, pid: u32) {
         if !self.quiet {
-            say(format!("the victims are in process {pid}, which the storm kills"));
+            show(format!("the victims are in process {pid}, which the storm kills"));
         }
     }
 
@@ -290,7 +290,7 @@ impl Observer for Display {
 
     fn reported(&mut self, summary: &Summary) -> Result<()> {
         if !self.quiet {
-            say(text::client(&ClientDocument::of(summary)?)?.trim_end());
+            show(text::client(&ClientDocument::of(summary)?)?.trim_end());
         }
         Ok(())
     }

@@ -314,26 +314,6 @@ fn printed_lines_and_an_output_need_different_places() {
     }
 }
 
-/// A reader that stops reading, as a pager does, holds up nothing: the server ends in order, and writes its result.
-#[test]
-fn a_reader_that_stops_reading_does_not_keep_a_server_from_ending() {
-    let dir = tempfile::tempdir().unwrap();
-    let json = dir.path().join("json");
-    let port = free_ports(2);
-    let mut command = c1m();
-    command.args(server_arguments(port, 2, "--stats-interval 1ms --json").split_whitespace()).arg(&json);
-    let mut server = Running::with_outlets(command, Outlet::Stuck, Outlet::File);
-    let mut held = connected(port);
-    echoes(&mut held);
-    eventually("lines are left out", || server.err().contains("its reader has stopped reading"));
-    echoes(&mut held);
-    assert!(!server.has_ended());
-    server.signal(libc::SIGTERM);
-    let finished = server.wait();
-    assert_eq!(finished.code(), 0, "{}", finished.err);
-    assert_eq!(number(&document(&json), "accepted"), 1);
-}
-
 #[test]
 fn a_result_for_a_closed_standard_output_is_refused_before_the_run() {
     for arguments in ["doctor --json -", "client --target-ip 127.0.0.1 --json /dev/stdout"] {
