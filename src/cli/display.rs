@@ -299,6 +299,7 @@ impl Observer for Display {
 /// Prints the phases for a program: each event is one line of JSON with its name in `event`. Progress is printed
 /// once a second and at the end of each phase.
 pub struct Events {
+    quiet: bool,
     seconds: Seconds,
     goal: u64,
     /// Whether connections may sleep.
@@ -306,9 +307,9 @@ pub struct Events {
 }
 
 impl Events {
-    /// Events of a client that has no plan yet.
-    pub fn new() -> Events {
-        Events { seconds: Seconds::default(), goal: 0, sleeps: false }
+    /// Events of a client that has no plan yet. Quiet ones tell no progress.
+    pub fn new(quiet: bool) -> Events {
+        Events { quiet, seconds: Seconds::default(), goal: 0, sleeps: false }
     }
 }
 
@@ -338,7 +339,7 @@ impl Observer for Events {
     }
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
-        if !ended && !self.seconds.is_new(elapsed) {
+        if self.quiet || !ended && !self.seconds.is_new(elapsed) {
             return;
         }
         let progress: ProgressSnapshot = shards.iter().copied().sum();

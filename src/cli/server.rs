@@ -72,7 +72,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         let _ = sender.send(News::Server(event));
     });
     let run = Run { arguments, builder, news, json };
-    let most = arguments.service.max_message;
+    let most = arguments.service.max_message();
     match (arguments.service.protocol, arguments.service.service) {
         (ServerProtocol::Raw, ServiceName::Echo) => run.serve(|_| Echo),
         (ServerProtocol::Raw, ServiceName::Sink) => run.serve(|_| Sink),
@@ -122,7 +122,7 @@ impl Run<'_> {
         self,
         service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static,
     ) -> Result<Ended> {
-        let longest_message = self.arguments.service.max_message;
+        let longest_message = self.arguments.service.max_message();
         let defaults = WebSocketLimits::default();
         let http = HttpLimits { longest_body: longest_message, ..defaults.http };
         let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_message);
@@ -132,7 +132,7 @@ impl Run<'_> {
 
     /// Runs it with this service of requests.
     fn http<S: HttpService<Message = ()> + Copy + Send + Sync>(self, service: S) -> Result<Ended> {
-        let longest_body = self.arguments.service.max_message;
+        let longest_body = self.arguments.service.max_message();
         let defaults = HttpLimits::default();
         let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_body);
         let limits = HttpLimits { longest_body, incomplete, ..defaults };
@@ -456,7 +456,7 @@ impl Reporter {
         let seconds = at.duration_since(self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
         let before: Snapshot = self.last.1.iter().copied().sum();
         let total: Snapshot = now.iter().copied().sum();
-        if self.events {
+        if self.events && !self.quiet {
             let mut stats = json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
                 "closed": total.closed, "silent": total.silent, "refused": total.refused,

@@ -536,3 +536,28 @@ fn two_signals_leave_no_unfinished_file() {
     assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
     server.stop();
 }
+
+/// What is printed of a quiet run is its beginning, its audits and its result.
+#[test]
+fn quiet_events_tell_no_progress() {
+    let server = Server::start(2, "--service push --port-sharing all --stats-interval 10ms --quiet --json -");
+    let plain = Server::start(2, "--stats-interval 10ms --quiet --json -");
+    let stages = "--connections 20 --calm 100ms --after 100ms --interval 100ms";
+    for arguments in [
+        format!("client --target-ip 127.0.0.1 {} --connections 20 --hold 1s", plain.at()),
+        format!("storm disconnect --target-ip 127.0.0.1 {} {stages}", plain.at()),
+        // This one follows what its victims' process tells of its progress.
+        format!("storm killed --target-ip 127.0.0.1 {} {stages} --for 100ms", plain.at()),
+        format!("fanout --target-ip 127.0.0.1 {} --subscribers 20 --for 1s", server.at()),
+    ] {
+        let finished = run(&format!("{arguments} --quiet --json -"));
+        assert_eq!(finished.code(), 0, "{arguments}: {}{}", finished.out, finished.err);
+        let told = |kind| events(&finished.out, kind).len();
+        assert_eq!((told("progress"), told("planned"), told("audit")), (0, 1, 2), "{}", finished.out);
+        assert_eq!(number(&finished.last_document(), "failed"), 0);
+    }
+    for server in [server, plain] {
+        let out = server.stop().out;
+        assert_eq!((events(&out, "stats").len(), events(&out, "ready").len()), (0, 1), "{out}");
+    }
+}
