@@ -17,6 +17,7 @@ mod report;
 mod server;
 pub(crate) mod steer;
 mod tune;
+mod unhurried;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -24,7 +25,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
+use terminal_size::terminal_size;
 
 use crate::command_error::{CommandError, Result};
 use crate::error::{Errno, Error, HostError, HostReason};
@@ -78,7 +80,7 @@ pub fn run() -> Result<Ended> {
 #[inline(never)]
 fn run_command() -> Result<Ended> {
     survive_harmless_signals()?;
-    let command = match Arguments::try_parse() {
+    let command = match parse() {
         Ok(arguments) => arguments.command,
         Err(instead) => return say_instead(without_password(numbers::explained(instead))),
     };
@@ -95,7 +97,22 @@ fn run_command() -> Result<Ended> {
         Command::Report(ReportCommand::Html(arguments)) => report::html(&arguments),
         Command::Report(ReportCommand::Compare(arguments)) => report::compare(&arguments),
     };
+    out::settle();
     ended.map_err(|error| error.in_words(words))
+}
+
+/// Columns of what is no terminal, for clap.
+const COLUMNS: usize = 100;
+
+/// The arguments of this process. Where COLUMNS is 0, as in a job that has no terminal, clap would print one word of its help
+/// on each line.
+fn parse() -> std::result::Result<Arguments, clap::Error> {
+    let mut line = Arguments::command();
+    if std::env::var("COLUMNS").is_ok_and(|columns| columns.parse() == Ok(0)) && terminal_size().is_none() {
+        line = line.term_width(COLUMNS);
+    }
+    let mut matches = line.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut line))
 }
 
 /// Prints what clap prints instead of a run: an error, or the help that was asked for. clap itself would leave the rest out

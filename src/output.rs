@@ -177,6 +177,14 @@ impl Write for Stream {
 }
 
 impl Stream {
+    /// The pipe, the device or the terminal that it is, whose reader may have it wait.
+    pub fn device(&self) -> Option<&File> {
+        match &self.0 {
+            Sink::Special(file) => Some(file),
+            Sink::Beside(..) | Sink::Held(..) => None,
+        }
+    }
+
     /// Puts the document in its place.
     pub fn finish(self) -> io::Result<()> {
         match self.0 {

@@ -22,9 +22,11 @@ mod start_memory;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -463,6 +465,17 @@ pub fn is_broadcast(ip: std::net::Ipv4Addr) -> bool {
 /// of pipe(7)). Where writing fails that is so at once.
 pub fn is_writable(file: &impl AsFd, most: Duration) -> bool {
     is_ready(file, PollFlags::OUT, most)
+}
+
+/// Writes to a file, beside whatever buffer a stream of it has.
+pub fn write(file: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::io::write(file, bytes)?)
+}
+
+/// Opens a terminal once more, so that writing to this open file does not block. The flags of the given one are shared with
+/// other processes.
+pub fn open_terminal(terminal: &impl AsFd) -> io::Result<File> {
+    File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path_of(terminal))
 }
 
 /// Waits until something can be written to a file without waiting.

@@ -50,7 +50,7 @@ push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l protocol -d 'What is spoken on the connections: `raw` bytes; `websocket` messages, after an upgrade at any path; `http` requests on kept connections. With the last two, GET /healthz answers 200' -r -f -a "raw\t''
 websocket\t''
 http\t''"
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-message -d 'Longest message of `websocket`, body of `http`, or publication of `push`, 1 to 1 GiB. A longer one is refused (1009, or 413), and its connection closed. --max-pending is raised to hold a message' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-message -d 'Longest message of `websocket`, body of `http`, or publication of `push`, 1 to 1 GiB. A longer one is refused (1009, or 413), and its connection closed; 65536 by default. --max-pending is raised to hold a message' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-pending -d 'Bytes kept for a peer that does not read. The connection is reset beyond them' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l park -d 'How idle connections wait. With `filter` they wait behind a filter on their sockets, which takes no memory per connection, and needs CAP_BPF, CAP_PERFMON and CAP_CHOWN. With `poll` each waits in a poll of its ring, which takes 256 bytes of the kernel. `auto` uses the filter where it is allowed. Sockets behind the filter have owners from 1073741824 on (ss -e). If such a connection ends without a segment, the server notices up to 10 minutes later, with --keepalive up to its TIME later' -r -f -a "auto\t''
 poll\t''
@@ -227,7 +227,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-port-seed -d 'T
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of the connections are the storm\'s victims, in percent or as a number: at least one, and not all. `churn` has no victims' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l share -d 'How many of the connections are the storm\'s victims, in percent or as a number: at least one, and not all; 34% by default. `churn` has no victims' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l for -d 'How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until their work is done' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l calm -d 'How long to send messages before the storm' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l after -d 'How long to send messages after the storm' -r

@@ -222,7 +222,7 @@ pub struct ServerArguments {
     #[arg(long)]
     pub until_stdin_closes: bool,
     /// Print a line per shard too.
-    #[arg(short, long, conflicts_with = "quiet")]
+    #[arg(short, long, conflicts_with_all = ["quiet", "json"])]
     pub verbose: bool,
     /// Print no lines of figures: only warnings and the result.
     #[arg(short, long)]

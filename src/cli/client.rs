@@ -66,7 +66,7 @@ fn ended(summary: &Summary, must_resume: bool) -> Result<Ended> {
 /// all of them were written.
 fn report(workload: Workload, mut files: Files, quiet: bool) -> Result<(Summary, Result<()>)> {
     let mut observer: Box<dyn Observer> = if files.is_for_programs() {
-        Box::new(Events::new())
+        Box::new(Events::new(quiet))
     } else {
         Box::new(Display::new(quiet || files.are_printed()))
     };

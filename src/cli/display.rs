@@ -7,7 +7,7 @@ use serde_json::json;
 use super::hibernation::{DELAYED_ACKNOWLEDGEMENT, TOO_SOON, asleep_after};
 use super::live::{Live, wakes_p99};
 use super::observer::Observer;
-use super::out::{event, say, show, warn};
+use super::out::{event, show, warn};
 use crate::client::{Course, Interval, Phase, Planned, Workload};
 use crate::error::Result;
 use crate::format;
@@ -187,7 +187,7 @@ impl Observer for Display {
         if self.quiet {
             return;
         }
-        say(format!(
+        show(format!(
             "c1m client: {} connections to {}, {} cores, {} at once, {} source ports for each of {} routes",
             format::count(workload.connections),
             workload.target(),
@@ -197,13 +197,13 @@ impl Observer for Display {
             format::count(workload.routes.tuples()),
         ));
         if let (Some(silence), Some(awake)) = (workload.hibernate, plan.awake) {
-            say(asleep_after(silence, awake));
+            show(asleep_after(silence, awake));
         }
     }
 
     fn victims_started(&mut self, pid: u32) {
         if !self.quiet {
-            say(format!("the victims are in process {pid}, which the storm kills"));
+            show(format!("the victims are in process {pid}, which the storm kills"));
         }
     }
 
@@ -290,7 +290,7 @@ impl Observer for Display {
 
     fn reported(&mut self, summary: &Summary) -> Result<()> {
         if !self.quiet {
-            say(text::client(&ClientDocument::of(summary)?)?.trim_end());
+            show(text::client(&ClientDocument::of(summary)?)?.trim_end());
         }
         Ok(())
     }
@@ -299,6 +299,7 @@ impl Observer for Display {
 /// Prints the phases for a program: each event is one line of JSON with its name in `event`. Progress is printed
 /// once a second and at the end of each phase.
 pub struct Events {
+    quiet: bool,
     seconds: Seconds,
     goal: u64,
     /// Whether connections may sleep.
@@ -306,9 +307,9 @@ pub struct Events {
 }
 
 impl Events {
-    /// Events of a client that has no plan yet.
-    pub fn new() -> Events {
-        Events { seconds: Seconds::default(), goal: 0, sleeps: false }
+    /// Events of a client that has no plan yet. Quiet ones tell no progress.
+    pub fn new(quiet: bool) -> Events {
+        Events { quiet, seconds: Seconds::default(), goal: 0, sleeps: false }
     }
 }
 
@@ -338,7 +339,7 @@ impl Observer for Events {
     }
 
     fn progress(&mut self, phase: Phase, elapsed: Duration, shards: &[ProgressSnapshot], ended: bool) {
-        if !ended && !self.seconds.is_new(elapsed) {
+        if self.quiet || !ended && !self.seconds.is_new(elapsed) {
             return;
         }
         let progress: ProgressSnapshot = shards.iter().copied().sum();

@@ -1,16 +1,18 @@
 //! The files that a run writes beside its printed lines. They are checked before the run, so that a wrong path is
 //! an error before a long run and not after it.
 
-use std::io::{self, LineWriter};
+use std::io::{self, ErrorKind, LineWriter};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::args::FileArguments;
 use super::observer::Observer;
 use super::out::{Target, TargetStream};
+use super::unhurried::Unhurried;
 use crate::client::{Event, Interval, Workload};
 use crate::command_error::{CommandError, Result};
 use crate::error;
+use crate::format;
 use crate::latency::log::{Log, Series};
 use crate::output;
 use crate::render::html;
@@ -67,20 +69,29 @@ impl Files {
     }
 }
 
-/// The interval log of a run, written while it runs.
+/// Bytes of the interval log that may wait for a reader who does not read: those of an hour, of most runs.
+const MOST_WAITING: usize = 16 << 20;
+
+/// An interval log on its way to its reader, line by line.
+type Lines = Log<LineWriter<Unhurried<TargetStream>>>;
+
+/// The interval log of a run, written while it runs. A reader who does not read does not hold up the run.
 struct IntervalLog {
     target: Target,
+    /// Bytes of it that may wait for their reader.
+    most_waiting: usize,
     started: SystemTime,
     began: Instant,
     /// The log, from the first interval on.
-    log: Option<Log<LineWriter<TargetStream>>>,
+    log: Option<Lines>,
     /// The error for which the log was given up. The run goes on.
     failed: Option<CommandError>,
 }
 
 impl IntervalLog {
     fn of(target: Target) -> IntervalLog {
-        IntervalLog { target, started: SystemTime::now(), began: Instant::now(), log: None, failed: None }
+        let (started, began) = (SystemTime::now(), Instant::now());
+        IntervalLog { target, most_waiting: MOST_WAITING, started, began, log: None, failed: None }
     }
 
     fn write(&mut self, interval: &Interval) {
@@ -88,8 +99,20 @@ impl IntervalLog {
             return;
         }
         if let Err(error) = self.try_write(interval) {
-            (self.failed, self.log) = (Some(self.target.failed(&error)), None);
+            (self.failed, self.log) = (Some(self.error(&error)), None);
         }
+    }
+
+    fn error(&self, error: &io::Error) -> CommandError {
+        if error.kind() != ErrorKind::WouldBlock {
+            return self.target.failed(error);
+        }
+        let behind = format::bytes(self.most_waiting as u64);
+        CommandError::host(
+            format!("--hlog: {behind} wait for a reader that has stopped reading"),
+            "the log was given up there, as it must not hold up the run",
+            "keep its reader reading, or log into a file",
+        )
     }
 
     fn try_write(&mut self, interval: &Interval) -> io::Result<()> {
@@ -102,12 +125,13 @@ impl IntervalLog {
         Ok(())
     }
 
-    fn begun(&mut self) -> io::Result<&mut Log<LineWriter<TargetStream>>> {
+    fn begun(&mut self) -> io::Result<&mut Lines> {
         let log = match self.log.take() {
             Some(log) => log,
             None => {
                 let made_by = format!("c1m {}", env!("CARGO_PKG_VERSION"));
-                Log::begin(LineWriter::new(self.target.stream()?), self.started, &made_by, run_id())?
+                let lines = LineWriter::new(Unhurried::new(self.target.stream()?, self.most_waiting));
+                Log::begin(lines, self.started, &made_by, run_id())?
             }
         };
         Ok(self.log.insert(log))
@@ -120,9 +144,9 @@ impl IntervalLog {
         let ended = self.begun().map(drop).and_then(|()| {
             let lines = self.log.take().map(Log::end).transpose()?;
             let stream = lines.map(|lines| lines.into_inner().map_err(|e| e.into_error())).transpose()?;
-            stream.map_or(Ok(()), TargetStream::finish)
+            stream.map_or(Ok(()), |stream| stream.finish()?.finish())
         });
-        ended.map_err(|error| self.target.failed(&error))
+        ended.map_err(|error| self.error(&error))
     }
 }
 
@@ -139,5 +163,35 @@ impl Observer for Logging<'_> {
             log.write(interval);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::latency::Latency;
+    use crate::latency::log::Measure;
+
+    /// A reader who never reads costs a bounded memory, and what he missed is told.
+    #[test]
+    fn a_log_is_given_up_when_too_much_waits_for_its_reader() {
+        let (reader, writer) = io::pipe().unwrap();
+        let pipe = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        let mut log = IntervalLog { most_waiting: 100_000, ..IntervalLog::of(Target::open(Path::new(&pipe)).unwrap()) };
+        let now = Instant::now();
+        let mut written = 0;
+        while log.failed.is_none() {
+            let mut latency = Latency::new().unwrap();
+            (1..1_000).for_each(|us| latency.record(Duration::from_micros(us * us)));
+            log.write(&Interval { number: 0, from: now, to: now, pieces: vec![(Measure::Echo, latency)] });
+            written += 1;
+            assert!(written < 100_000, "it waits without a bound");
+        }
+        let error = log.finish().unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().starts_with("--hlog: ") && error.to_string().contains("stopped reading"), "{error}");
+        drop(reader);
     }
 }

@@ -1,12 +1,15 @@
 //! The display on a terminal: a bar for the phase and a line for each shard, which are rewritten in place.
 
 use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use terminal_size::{Height, Width, terminal_size_of};
 
-use super::out;
+use super::out::{self, STDERR, STDOUT};
 use crate::format;
 use crate::shard::ShardHandle;
 use crate::stats::{DurationCounts, ROUND_BOUNDS, WakeCounts};
@@ -20,7 +23,11 @@ const TREND: usize = 20;
 /// The steps of a trend, from 0 to the highest rate in it.
 const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Lines at the bottom of a terminal that are rewritten in place until this value is dropped.
+/// How often a second the lines are drawn at most.
+const DRAWS_PER_SECOND: u8 = 20;
+
+/// Lines at the bottom of a terminal that are rewritten in place until this value is dropped. While the terminal takes
+/// nothing, as after Ctrl-S, nothing is drawn.
 pub struct Live {
     lines: MultiProgress,
     head: ProgressBar,
@@ -34,7 +41,8 @@ impl Live {
         if !moves(shards) {
             return None;
         }
-        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+        let screen = ProgressDrawTarget::term_like_with_hz(Box::new(Screen::default()), DRAWS_PER_SECOND);
+        let lines = MultiProgress::with_draw_target(screen);
         let line = |goal: u64, template| {
             let line = lines.add(ProgressBar::new(goal));
             // If a template does not parse, the line keeps its default style.
@@ -60,35 +68,119 @@ impl Live {
         self.shards.iter().last().into_iter().for_each(|(line, _)| line.set_prefix(name));
     }
 
+    /// Whether the terminal takes what is drawn. A warning that waits for that is printed first.
+    fn is_read(&self) -> bool {
+        let read = STDOUT.lock().is_read();
+        if read && STDERR.lock().lags() {
+            self.clear();
+            // Of a warning that cannot be written nothing is said.
+            let _ = STDERR.lock().catch_up(Duration::ZERO);
+        }
+        read
+    }
+
+    /// Clears the lines, which appear again with their next change. The library's own `suspend` panics if the terminal is
+    /// gone.
+    fn clear(&self) {
+        let _ = self.lines.clear();
+    }
+
     /// Changes the first line.
     pub fn head(&self, position: u64, text: String) {
-        self.head.set_position(position);
-        self.head.set_message(text);
+        if self.is_read() {
+            self.head.set_position(position);
+            self.head.set_message(text);
+        }
     }
 
     /// Changes a shard's line, and adds a rate to its trend.
     pub fn shard(&mut self, shard: usize, text: &str, rate: u64) {
+        let is_read = self.is_read();
         let Some((line, trend)) = self.shards.get_mut(shard) else { return };
         if trend.len() == TREND {
             trend.pop_front();
         }
         trend.push_back(rate);
-        line.set_message(format!("{text}  {}", drawn(trend)));
+        if is_read {
+            line.set_message(format!("{text}  {}", drawn(trend)));
+        }
     }
 
     /// Prints a warning above the lines.
     pub fn warn(&self, line: &str) {
-        // The lines appear again with their next change. The library's own `suspend` panics if the terminal is
-        // gone.
-        let _ = self.lines.clear();
+        if self.is_read() {
+            self.clear();
+        }
         out::warn(line);
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // If the terminal cannot be written to, it shows nothing anyway.
-        let _ = self.lines.clear();
+        if self.is_read() {
+            self.clear();
+        }
+        // The bars would draw themselves once more.
+        self.lines.set_draw_target(ProgressDrawTarget::hidden());
+    }
+}
+
+/// Standard output as the library draws on it: what it writes up to a flush is one picture.
+#[derive(Debug, Default)]
+struct Screen(Mutex<String>);
+
+impl Screen {
+    fn picture(&self) -> MutexGuard<'_, String> {
+        // A thread that panicked has left a text behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the cursor (CUU, CUD, CUF and CUB of ECMA-48).
+    fn move_cursor(&self, cells: usize, direction: char) -> io::Result<()> {
+        if cells > 0 { self.write_str(&format!("\x1b[{cells}{direction}")) } else { Ok(()) }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        terminal_size_of(io::stdout()).map_or(LEAST_COLUMNS, |(Width(columns), _)| columns)
+    }
+
+    fn height(&self) -> u16 {
+        terminal_size_of(io::stdout()).map_or(0, |(_, Height(rows))| rows)
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        self.move_cursor(lines, 'A')
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        self.move_cursor(lines, 'B')
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.move_cursor(columns, 'C')
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.move_cursor(columns, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.write_str(&format!("{text}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.picture().push_str(text);
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.write_str("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        STDOUT.lock().write_all(std::mem::take(&mut *self.picture()).as_bytes())
     }
 }
 

@@ -2,56 +2,80 @@
 //! a long run.
 
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Blocking;
+use super::unhurried::{Ready, Standard, Unhurried};
 use crate::command_error::{CommandError, Result};
 use crate::error::{self, Errno};
 use crate::output::{self, Output, Stream};
 use crate::render::json;
 use crate::sys;
 
-/// How long a run waits for a reader of its lines. Then lines are left out until he reads again.
+/// Bytes that wait for a reader who does not read. Then lines are left out until he reads again.
+const MOST_WAITING: usize = 64 << 10;
+
+/// How long the end of a command waits for a reader of its lines.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Prints a line. If standard output has no reader any more, this succeeds silently. If the line cannot be written
-/// for another reason, such as a full disk behind a redirection, one warning goes to standard error.
-pub fn say(line: impl AsRef<str>) {
-    static WARNED: Once = Once::new();
-    if let Err(error) = print(line.as_ref()) {
-        WARNED.call_once(|| {
-            let errno = Errno::of(&error);
-            warn(format!("standard output: {errno}: what is printed is incomplete; {}", output::cure(errno)));
-        });
+/// A standard stream.
+pub struct Printed(LazyLock<Mutex<Unhurried<Standard>>>);
+
+pub static STDOUT: Printed = Printed(LazyLock::new(|| Mutex::new(Unhurried::new(Standard::output(), MOST_WAITING))));
+pub static STDERR: Printed = Printed(LazyLock::new(|| Mutex::new(Unhurried::new(Standard::error(), MOST_WAITING))));
+
+impl Printed {
+    /// The stream, for the one who prints.
+    pub fn lock(&self) -> MutexGuard<'_, Unhurried<Standard>> {
+        // A thread that panicked has left whole lines behind.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Prints a line. A missing reader is no error: a pipe was closed, or a terminal is gone (EIO).
+/// Prints a line, however long its reader takes. If standard output has no reader any more, this succeeds silently. If the
+/// line cannot be written for another reason, such as a full disk behind a redirection, one warning goes to standard error.
+pub fn say(line: impl AsRef<str>) {
+    if let Err(error) = print(line.as_ref()) {
+        warn_of_output(&error);
+    }
+}
+
+fn warn_of_output(error: &io::Error) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        let errno = Errno::of(error);
+        warn(format!("standard output: {errno}: what is printed is incomplete; {}", output::cure(errno)));
+    });
+}
+
+/// Prints a line.
 fn print(line: &str) -> io::Result<()> {
-    let mut stdout = Blocking(io::stdout().lock());
-    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+    forgiven(STDOUT.lock().write_all_waiting(format!("{line}\n").as_bytes()))
+}
+
+/// What came of printing. A missing reader is no error: a pipe was closed, or a terminal is gone (EIO).
+fn forgiven(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(e) if e.raw_os_error() == Some(Errno::EIO.0) && !output::prints_to_file() => Ok(()),
         done => done,
     }
 }
 
-/// Prints a line about a run that goes on, unless its reader is gone: a reader that stops must not stop the run.
+/// Prints a line about a run that goes on, unless its reader is too far behind: a reader that stops must not stop the run.
 pub fn show(line: impl AsRef<str>) {
-    static STOPPED: AtomicBool = AtomicBool::new(false);
     static WARNED: Once = Once::new();
-    if is_read(&io::stdout(), &STOPPED) {
-        return say(line);
+    let shown = STDOUT.lock().write_all(format!("{}\n", line.as_ref()).as_bytes());
+    match forgiven(shown) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::WouldBlock => WARNED.call_once(|| {
+            warn("standard output: its reader has stopped reading: lines are left out meanwhile; read on, or print to a file");
+        }),
+        Err(error) => warn_of_output(&error),
     }
-    WARNED.call_once(|| {
-        warn("standard output: its reader has stopped reading: lines are left out meanwhile; read on, or print to a file");
-    });
 }
 
 /// Prints an event as one line of JSON, as `show` does.
@@ -62,10 +86,15 @@ pub fn event(event: &impl Serialize) {
 
 /// Prints a line to standard error, as `show` does.
 pub fn warn(line: impl AsRef<str>) {
-    static STOPPED: AtomicBool = AtomicBool::new(false);
-    if is_read(&io::stderr(), &STOPPED) {
-        // If standard error fails too, there is no place left for the warning.
-        let _ = Blocking(io::stderr().lock()).write_all(format!("c1m: {}\n", line.as_ref()).as_bytes());
+    // If standard error fails too, there is no place left for the warning.
+    let _ = STDERR.lock().write_all(format!("c1m: {}\n", line.as_ref()).as_bytes());
+}
+
+/// Writes what still waits of the lines about a run, as far as their readers take it in time.
+pub fn settle() {
+    for printed in [&STDOUT, &STDERR] {
+        // What waits has a slow reader, and where he has gone nobody misses it.
+        let _ = printed.lock().catch_up(PATIENCE);
     }
 }
 
@@ -76,15 +105,6 @@ pub fn warn_of_input(error: &io::Error, follows: &str) {
         Errno::EIO => {}
         errno => warn(format!("standard input: {errno}: {follows}")),
     }
-}
-
-/// Whether a line can be written without waiting, for `PATIENCE` at most. `stopped` says whether the line before had to be
-/// left out, after which there is no patience.
-fn is_read(stream: &impl AsFd, stopped: &AtomicBool) -> bool {
-    let patience = if stopped.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
-    let read = sys::is_writable(stream, patience);
-    stopped.store(!read, Ordering::Relaxed);
-    read
 }
 
 /// The destination of a document: a file that was checked before the run, or standard output.
@@ -137,7 +157,7 @@ impl Target {
     pub fn stream(&self) -> io::Result<TargetStream> {
         match self {
             Target::File(output) => output.stream().map(TargetStream::File),
-            Target::Stdout => Ok(TargetStream::Stdout(Blocking(io::stdout()))),
+            Target::Stdout => Ok(TargetStream::Stdout(Standard::output())),
         }
     }
 
@@ -171,7 +191,16 @@ pub fn print_beside<'a>(
 #[derive(Debug)]
 pub enum TargetStream {
     File(Stream),
-    Stdout(Blocking<io::Stdout>),
+    Stdout(Standard),
+}
+
+impl Ready for TargetStream {
+    fn is_ready(&self, most: Duration) -> bool {
+        match self {
+            TargetStream::File(stream) => stream.device().is_none_or(|device| sys::is_writable(device, most)),
+            TargetStream::Stdout(stdout) => stdout.is_ready(most),
+        }
+    }
 }
 
 impl Write for TargetStream {

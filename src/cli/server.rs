@@ -72,7 +72,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         let _ = sender.send(News::Server(event));
     });
     let run = Run { arguments, builder, news, json };
-    let most = arguments.service.max_message;
+    let most = arguments.service.max_message();
     match (arguments.service.protocol, arguments.service.service) {
         (ServerProtocol::Raw, ServiceName::Echo) => run.serve(|_| Echo),
         (ServerProtocol::Raw, ServiceName::Sink) => run.serve(|_| Sink),
@@ -122,7 +122,7 @@ impl Run<'_> {
         self,
         service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static,
     ) -> Result<Ended> {
-        let longest_message = self.arguments.service.max_message;
+        let longest_message = self.arguments.service.max_message();
         let defaults = WebSocketLimits::default();
         let http = HttpLimits { longest_body: longest_message, ..defaults.http };
         let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_message);
@@ -132,7 +132,7 @@ impl Run<'_> {
 
     /// Runs it with this service of requests.
     fn http<S: HttpService<Message = ()> + Copy + Send + Sync>(self, service: S) -> Result<Ended> {
-        let longest_body = self.arguments.service.max_message;
+        let longest_body = self.arguments.service.max_message();
         let defaults = HttpLimits::default();
         let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_body);
         let limits = HttpLimits { longest_body, incomplete, ..defaults };
@@ -228,7 +228,7 @@ impl Reporter {
         if self.events {
             return event(&ready(server, arguments));
         }
-        say(format!(
+        show(format!(
             "c1m server: {} ports {}-{} on {}, up to {} connections, accept queue {} per port",
             options.ports.count(),
             options.ports.first(),
@@ -242,7 +242,7 @@ impl Reporter {
         }
         let raised =
             |before: u64, now: u64| if now > before { format!("{now}, raised from {before}") } else { now.to_string() };
-        say(format!(
+        show(format!(
             "kernel {}; file descriptors {}; locked memory {} bytes",
             sys::kernel_release(),
             raised(files.0.soft, files.1.soft),
@@ -250,9 +250,9 @@ impl Reporter {
         ));
         self.say_how(server);
         if let Some(metrics) = metrics {
-            say(format!("metrics: {metrics}"));
+            show(format!("metrics: {metrics}"));
         }
-        say("ready");
+        show("ready");
         if !self.quiet {
             self.live = Live::open(None, server.plans().count());
             self.recent = server.handles().into_iter().map(Recent::of).collect();
@@ -262,7 +262,7 @@ impl Reporter {
     /// Says how the connections wait, sleep and are spread, and whether they speak TLS.
     fn say_how<M: Send + 'static>(&self, server: &Server<M>) {
         let options = server.options();
-        say(match server.idle_choice() {
+        show(match server.idle_choice() {
             IdleChoice { park: IdleBackend::Filter, .. } => {
                 "idle connections wait behind a filter, for no memory".to_owned()
             }
@@ -277,10 +277,10 @@ impl Reporter {
                 TlsVersion::Tls12 => "TLS 1.3, 80 bytes a connection, and TLS 1.2, 112 bytes",
             };
             let most = format::count(handshakes.into());
-            say(format!("{versions}; up to {most} handshakes at once; SIGHUP reads the certificates again"));
+            show(format!("{versions}; up to {most} handshakes at once; SIGHUP reads the certificates again"));
         }
         if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
-            say(asleep_after(silence, awake));
+            show(asleep_after(silence, awake));
             if silence < DELAYED_ACKNOWLEDGEMENT {
                 warn(TOO_SOON);
             }
@@ -291,7 +291,7 @@ impl Reporter {
                 (Some(only), _) => format!("port {only}"),
                 _ => "no port".to_owned(),
             };
-            say(format!(
+            show(format!(
                 "shard {shard}: core {}, {span}, {} rings, {} slots",
                 plan.core,
                 plan.rings.len(),
@@ -299,7 +299,7 @@ impl Reporter {
             ));
         }
         if let Some(line) = taken_over(server) {
-            say(line);
+            show(line);
         }
     }
 
@@ -456,7 +456,7 @@ impl Reporter {
         let seconds = at.duration_since(self.last.0).as_secs_f64().max(f64::MIN_POSITIVE);
         let before: Snapshot = self.last.1.iter().copied().sum();
         let total: Snapshot = now.iter().copied().sum();
-        if self.events {
+        if self.events && !self.quiet {
             let mut stats = json!({
                 "event": "stats", "seconds": self.started.elapsed().as_secs_f64(), "live": total.live, "opened": total.opened,
                 "closed": total.closed, "silent": total.silent, "refused": total.refused,

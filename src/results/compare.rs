@@ -114,6 +114,19 @@ pub fn remarks(before: &ClientDocument, after: &ClientDocument) -> Vec<String> {
     if spoke != speaks {
         remarks.push(format!("before spoke {spoke}, after {speaks}: figures differ by what was spoken too"));
     }
+    if before.paced != after.paced {
+        let [did, does] = [before, after].map(|one| if one.paced { "paced" } else { "not paced" });
+        remarks.push(format!(
+            "connects were {did} before, and {does} after: the latency of paced ones counts from their intended start"
+        ));
+    }
+    // Results of an earlier version do not tell their proof.
+    if before.proof != after.proof && [before, after].iter().all(|one| !one.proof.is_empty()) {
+        let [did, does] = [before, after].map(|one| &one.proof);
+        remarks.push(format!(
+            "the proof of a connection is {did} before, and {does} after: echo latencies differ by who answered too"
+        ));
+    }
     if before.echo_source != after.echo_source {
         let [did, does] = [before, after].map(|one| one.echo_source.name());
         remarks.push(format!("echo latencies are those of {did} before, and of {does} after: they are not compared"));

@@ -64,6 +64,7 @@ mod tls_records;
 mod tls_versions;
 mod tune;
 mod tuning;
+mod unread;
 mod walls;
 mod websocket;
 mod websocket_asleep;

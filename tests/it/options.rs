@@ -217,3 +217,20 @@ fn a_server_with_until_stdin_closes_ends_with_its_standard_input() {
     assert!(finished.out.lines().any(|line| line == "ready"), "{}", finished.out);
     assert!(finished.out.contains("accepted 0, closed 0"), "{}", finished.out);
 }
+
+/// A job without a terminal may have a COLUMNS of 0, which is no width.
+#[test]
+fn without_columns_the_help_is_as_wide_as_without_their_number() {
+    let help = |columns: Option<&str>| {
+        let mut command = c1m();
+        match columns {
+            Some(columns) => command.env("COLUMNS", columns),
+            None => command.env_remove("COLUMNS"),
+        };
+        let finished = run_as(command, "client --help");
+        assert_eq!(finished.code(), 0, "{}", finished.err);
+        finished.out
+    };
+    let (unknown, narrow) = (help(None), help(Some("60")));
+    assert!(help(Some("0")) == unknown && narrow.lines().count() > unknown.lines().count(), "{unknown}");
+}

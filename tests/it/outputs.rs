@@ -314,26 +314,6 @@ fn printed_lines_and_an_output_need_different_places() {
     }
 }
 
-/// A reader that stops reading, as a pager does, holds up nothing: the server ends in order, and writes its result.
-#[test]
-fn a_reader_that_stops_reading_does_not_keep_a_server_from_ending() {
-    let dir = tempfile::tempdir().unwrap();
-    let json = dir.path().join("json");
-    let port = free_ports(2);
-    let mut command = c1m();
-    command.args(server_arguments(port, 2, "--stats-interval 1ms --json").split_whitespace()).arg(&json);
-    let mut server = Running::with_outlets(command, Outlet::Stuck, Outlet::File);
-    let mut held = connected(port);
-    echoes(&mut held);
-    eventually("lines are left out", || server.err().contains("its reader has stopped reading"));
-    echoes(&mut held);
-    assert!(!server.has_ended());
-    server.signal(libc::SIGTERM);
-    let finished = server.wait();
-    assert_eq!(finished.code(), 0, "{}", finished.err);
-    assert_eq!(number(&document(&json), "accepted"), 1);
-}
-
 #[test]
 fn a_result_for_a_closed_standard_output_is_refused_before_the_run() {
     for arguments in ["doctor --json -", "client --target-ip 127.0.0.1 --json /dev/stdout"] {
@@ -555,4 +535,29 @@ fn two_signals_leave_no_unfinished_file() {
     assert_eq!(finished.code(), 128 + libc::SIGTERM, "{}{}", finished.out, finished.err);
     assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
     server.stop();
+}
+
+/// What is printed of a quiet run is its beginning, its audits and its result.
+#[test]
+fn quiet_events_tell_no_progress() {
+    let server = Server::start(2, "--service push --port-sharing all --stats-interval 10ms --quiet --json -");
+    let plain = Server::start(2, "--stats-interval 10ms --quiet --json -");
+    let stages = "--connections 20 --calm 100ms --after 100ms --interval 100ms";
+    for arguments in [
+        format!("client --target-ip 127.0.0.1 {} --connections 20 --hold 1s", plain.at()),
+        format!("storm disconnect --target-ip 127.0.0.1 {} {stages}", plain.at()),
+        // This one follows what its victims' process tells of its progress.
+        format!("storm killed --target-ip 127.0.0.1 {} {stages} --for 100ms", plain.at()),
+        format!("fanout --target-ip 127.0.0.1 {} --subscribers 20 --for 1s", server.at()),
+    ] {
+        let finished = run(&format!("{arguments} --quiet --json -"));
+        assert_eq!(finished.code(), 0, "{arguments}: {}{}", finished.out, finished.err);
+        let told = |kind| events(&finished.out, kind).len();
+        assert_eq!((told("progress"), told("planned"), told("audit")), (0, 1, 2), "{}", finished.out);
+        assert_eq!(number(&finished.last_document(), "failed"), 0);
+    }
+    for server in [server, plain] {
+        let out = server.stop().out;
+        assert_eq!((events(&out, "stats").len(), events(&out, "ready").len()), (0, 1), "{out}");
+    }
 }

@@ -151,6 +151,31 @@ fn commands_to_a_terminal_in_a_result_are_shown_and_not_obeyed() {
     assert_eq!(["counters of ", "target ", "protocol "].map(lines), [1, 1, 1], "{}", finished.out);
 }
 
+/// A paced connect counts from its intended start, and a gateway's answer comes sooner than that of the service behind it.
+#[test]
+fn a_comparison_tells_that_figures_were_measured_differently() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = sound(dir.path());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let [before, after, changes] = ["sound.json", "other.json", "changes.json"].map(path);
+    for (field, value, remark) in [
+        ("paced", json!(true), Some("connects were not paced before, and paced after")),
+        ("proof", json!("gateway"), Some("the proof of a connection is end-to-end before, and gateway after")),
+        ("proof", json!(""), None),
+    ] {
+        let mut later = sound.clone();
+        later["about"]["run_id"] = json!("another");
+        later[field] = value;
+        std::fs::write(&after, later.to_string()).unwrap();
+        let compared = run(&format!("report compare {before} {after} --json {changes}"));
+        assert_eq!(compared.code(), 0, "{}", compared.err);
+        let told: Value = serde_json::from_str(&std::fs::read_to_string(&changes).unwrap()).unwrap();
+        let remarks = told["remarks"].as_array().unwrap();
+        assert_eq!(remarks.len(), usize::from(remark.is_some()), "{field}: {remarks:?}");
+        assert!(remark.is_none_or(|remark| compared.out.contains(remark)), "{field}: {}", compared.out);
+    }
+}
+
 #[test]
 fn a_document_of_another_kind_is_told_as_such() {
     let dir = tempfile::tempdir().unwrap();

@@ -151,7 +151,7 @@ fn ports_of_connections_closed_in_a_storm_are_used_again() {
     with_few_ports(|| {
         let server = Server::start(5, "");
         let arguments = format!(
-            "storm churn --target-ip 127.0.0.1 {} --connections 180 --share 10% --calm 100ms --after 100ms --interval 200ms --concurrency 8 --rate 400/s --for 3s --quiet --json -",
+            "storm churn --target-ip 127.0.0.1 {} --connections 180 --calm 100ms --after 100ms --interval 200ms --concurrency 8 --rate 400/s --for 3s --quiet --json -",
             server.at()
         );
         let finished = run(&arguments);

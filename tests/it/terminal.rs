@@ -2,7 +2,8 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
@@ -37,9 +38,14 @@ fn terminal(rows: u16, columns: u16) -> (File, OwnedFd) {
     (near, far.into())
 }
 
+/// The keys that stop a terminal and have it go on (XOFF and XON).
+const CTRL_S: u8 = 0x13;
+const CTRL_Q: u8 = 0x11;
+
 /// A process on a terminal of its own.
 struct OnTerminal {
     child: Child,
+    near: File,
     /// The bytes on the terminal so far.
     seen: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
@@ -50,19 +56,24 @@ impl OnTerminal {
         OnTerminal::sized(command, 40, 150)
     }
 
-    fn sized(mut command: Command, rows: u16, columns: u16) -> OnTerminal {
+    fn sized(command: Command, rows: u16, columns: u16) -> OnTerminal {
+        OnTerminal::with_errors(command, rows, columns, None)
+    }
+
+    /// With standard error on the terminal too, or in a file.
+    fn with_errors(mut command: Command, rows: u16, columns: u16, errors: Option<File>) -> OnTerminal {
         let (near, far) = terminal(rows, columns);
         if !command.get_envs().any(|(name, _)| name == "TERM") {
             command.env("TERM", "xterm-256color");
         }
         command.stdin(Stdio::null());
-        command.stdout(far.try_clone().unwrap()).stderr(far);
+        command.stdout(far.try_clone().unwrap()).stderr(errors.map_or(far, Into::into));
         let child = command.spawn().unwrap();
         // The command holds copies of the far end. Without them, reading the near end fails when the process is
         // gone.
         drop(command);
         let seen = Arc::<Mutex<Vec<u8>>>::default();
-        let shared = seen.clone();
+        let (shared, keyboard) = (seen.clone(), near.try_clone().unwrap());
         let reader = thread::spawn(move || {
             let (mut near, mut piece) = (near, [0; 4096]);
             // Reading the near end fails when no process has the far end open.
@@ -70,7 +81,33 @@ impl OnTerminal {
                 shared.lock().unwrap().extend_from_slice(&piece[..len]);
             }
         });
-        OnTerminal { child, seen, reader }
+        OnTerminal { child, near: keyboard, seen, reader }
+    }
+
+    fn types(&mut self, key: u8) {
+        self.near.write_all(&[key]).unwrap();
+    }
+
+    /// Stops the terminal, until Ctrl-Q is typed.
+    fn stop(&mut self) {
+        self.types(CTRL_S);
+        eventually("the terminal takes nothing", || {
+            // SAFETY: no memory; the descriptor is checked, and no other code has it.
+            let far = unsafe {
+                let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+                let far = libc::ioctl(self.near.as_raw_fd(), libc::TIOCGPTPEER, flags);
+                assert!(far >= 0, "{}", std::io::Error::last_os_error());
+                OwnedFd::from_raw_fd(far)
+            };
+            let mut poll = libc::pollfd { fd: far.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+            // SAFETY: one entry, which outlives the call.
+            unsafe { libc::poll(&raw mut poll, 1, 0) == 0 }
+        });
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child that was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
     /// Waits until `text` is on the terminal.
@@ -79,8 +116,13 @@ impl OnTerminal {
     }
 
     /// Waits for the end of the process, which must succeed. Returns the text on the terminal.
-    fn end(mut self) -> String {
-        assert!(self.child.wait().unwrap().success());
+    fn end(self) -> String {
+        self.ends_with(0)
+    }
+
+    /// Waits for the end of the process with this code.
+    fn ends_with(mut self, code: i32) -> String {
+        assert_eq!(self.child.wait().unwrap().code(), Some(code));
         self.reader.join().unwrap();
         String::from_utf8(std::mem::take(&mut *self.seen.lock().unwrap())).unwrap()
     }
@@ -168,8 +210,7 @@ fn a_server_shows_its_shards_in_lines_that_change_in_place() {
     let server = OnTerminal::start(command);
     server.until("ready");
     client(&format!("{} --connections 200 --connect-timeout 20s --hold 1s", at(port, 4))).held(200);
-    // SAFETY: a signal to a child that was not waited for.
-    unsafe { libc::kill(server.child.id() as i32, libc::SIGTERM) };
+    server.signal(libc::SIGTERM);
     let seen = server.end();
     assert!(seen.contains("rounds p99") && seen.contains("shard 1"), "{seen}");
     assert!(seen.contains("accepted 200, closed 200"), "{seen}");
@@ -181,6 +222,54 @@ fn a_quiet_server_prints_its_result() {
     client(&format!("{} --connections 20 --hold 1s", server.at())).held(20);
     let finished = server.stop();
     assert!(!finished.out.contains("accepts/s") && finished.out.contains("accepted 20, closed 20"), "{}", finished.out);
+}
+
+/// Ctrl-S stops a terminal, and nothing else: warnings go where they are read, and the server stops when it is told to. Only
+/// its result waits.
+#[test]
+fn a_stopped_terminal_holds_up_no_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let errors = dir.path().join("errors");
+    let port = free_ports(1);
+    let mut command = c1m();
+    command.args(server_arguments(port, 1, "--max-connections 1 --stats-interval 50ms").split_whitespace());
+    let mut server = OnTerminal::with_errors(command, 40, 150, Some(File::create(&errors).unwrap()));
+    server.until("rounds p99");
+    let mut held = connected(port);
+    echoes(&mut held);
+    server.stop();
+    for refused in 1..=3 {
+        let mut one_more = connected(port);
+        assert!(std::io::copy(&mut one_more, &mut std::io::sink()).is_err());
+        eventually("it warns of the refusal", || {
+            std::fs::read_to_string(&errors).unwrap().contains(&format!("refused, {refused} in all"))
+        });
+    }
+    echoes(&mut held);
+    server.signal(libc::SIGTERM);
+    eventually("it has stopped", || TcpStream::connect(("127.0.0.1", port)).is_err());
+    server.types(CTRL_Q);
+    let seen = server.end();
+    assert!(seen.contains("\nmost live at once 1,"), "{seen}");
+}
+
+#[test]
+fn a_stopped_terminal_holds_up_no_client() {
+    let server = Server::start(2, "--stats-interval 50ms --json -");
+    let mut command = c1m();
+    let words = format!("client --target-ip 127.0.0.1 {} --connections 50 --hold 1h", server.at());
+    command.args(words.split_whitespace());
+    let mut client = OnTerminal::start(command);
+    client.until("hold ");
+    client.stop();
+    client.signal(libc::SIGINT);
+    eventually("it closes its connections", || {
+        let stats = server.running.last_event("stats").unwrap_or_default();
+        (&stats["live"], &stats["closed"]) == (&0.into(), &50.into())
+    });
+    client.types(CTRL_Q);
+    let seen = client.ends_with(1);
+    assert!(seen.contains("50 requested = 50 live"), "{seen}");
 }
 
 /// The session loses its terminal, as when a window is closed: SIGHUP arrives, and printing fails from then on.

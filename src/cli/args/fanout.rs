@@ -95,13 +95,46 @@ impl FanoutArguments {
 
     fn course(&self) -> Fanout {
         let period = Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or(Duration::MAX);
-        // The last of them is due before the time is over.
-        let publications = (self.rate * self.lasting.as_secs_f64()).ceil();
-        Fanout { publishers: self.publishers, publications: publications as u32, period, wait: self.wait, payload: 0 }
+        let publications = publications(self.rate, self.lasting);
+        Fanout { publishers: self.publishers, publications, period, wait: self.wait, payload: 0 }
     }
+}
+
+/// How many publications are due in a time, the first at its begin and the last before its end.
+fn publications(rate: f64, time: Duration) -> u32 {
+    // The product of two rounded numbers may be a little more than the whole number that it should be.
+    const ROUNDING: f64 = 4.0 * f64::EPSILON;
+    (rate * time.as_secs_f64() * (1.0 - ROUNDING)).ceil() as u32
 }
 
 /// Bytes of a publication. A number that it cannot have is refused with the workload.
 fn payload_bytes(typed: Option<usize>) -> u32 {
     typed.map_or(publication::LENGTH as u32, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_whole_number_of_publications_is_not_exceeded() {
+        for (rate, seconds, due) in [(1.1, 100, 110), (0.55, 100, 55), (2.2, 100, 220), (8.3, 30, 249), (0.1, 10, 1)] {
+            assert_eq!(publications(rate, Duration::from_secs(seconds)), due, "{rate} x {seconds}");
+        }
+        // The first is due at once, and one that is due at the end is not published.
+        let of = |rate, millis| publications(rate, Duration::from_millis(millis));
+        assert_eq!((of(1.0, 1), of(1.0, 1_000), of(1.0, 1_001), of(3.0, 1_000)), (1, 1, 2, 3));
+    }
+
+    proptest! {
+        /// With a rate of three decimals, as whole numbers reckon it.
+        #[test]
+        fn publications_are_those_of_exact_arithmetic(thousandths in 1u64..=100_000_000, millis in 1u64..=100_000_000) {
+            let exact = (u128::from(thousandths) * u128::from(millis)).div_ceil(1_000_000);
+            prop_assume!(exact <= u128::from(u32::MAX));
+            let counted = publications(thousandths as f64 / 1e3, Duration::from_millis(millis));
+            prop_assert_eq!(u128::from(counted), exact);
+        }
+    }
 }

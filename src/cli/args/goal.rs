@@ -109,6 +109,23 @@ pub struct DoctorArguments {
     pub json: Option<PathBuf>,
 }
 
+/// The arguments of `tune` that say which settings are wanted.
+const ASKS: [&str; 13] = [
+    "profile",
+    "role",
+    "connections",
+    "port",
+    "ports",
+    "target_ip",
+    "source_ip",
+    "cores",
+    "protocol",
+    "tls",
+    "tls_min",
+    "hibernate",
+    "awake",
+];
+
 #[derive(Debug, Args)]
 pub struct TuneArguments {
     #[command(flatten)]
@@ -125,10 +142,10 @@ pub struct TuneArguments {
     #[arg(long)]
     pub persist: bool,
     /// Restore exactly what was there before the first --apply or --persist, files included.
-    #[arg(long, conflicts_with_all = ["apply", "persist", "for_article"])]
+    #[arg(long, conflicts_with_all = ["apply", "persist", "for_article"], conflicts_with_all = ASKS)]
     pub revert: bool,
     /// Print the settings of the article's kind, with what is wrong with each, and change nothing.
-    #[arg(long, conflicts_with_all = ["apply", "persist"])]
+    #[arg(long, conflicts_with_all = ["apply", "persist"], conflicts_with_all = ASKS)]
     pub for_article: bool,
 }
 
@@ -136,4 +153,18 @@ pub struct TuneArguments {
 pub enum Profile {
     Standard,
     Extreme,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_goal_is_left_out() {
+        let goal = GoalArguments::augment_args(clap::Command::new("goal"));
+        let parts: BTreeSet<_> = goal.get_arguments().map(|argument| argument.get_id().as_str()).collect();
+        assert_eq!(ASKS.into_iter().filter(|name| *name != "profile").collect::<BTreeSet<_>>(), parts);
+    }
 }

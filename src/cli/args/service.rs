@@ -7,6 +7,9 @@ use crate::plan::Layers;
 use crate::protocol::{Protocol, Settings};
 use crate::tls_version::TlsVersion;
 
+/// --max-message by default.
+const MAX_MESSAGE: usize = 65_536;
+
 /// The most that --max-message can be: a message is assembled in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
 
@@ -21,9 +24,9 @@ pub struct ServiceArguments {
     #[arg(long, value_enum, default_value_t = ServerProtocol::Raw)]
     pub protocol: ServerProtocol,
     /// Longest message of `websocket`, body of `http`, or publication of `push`, 1 to 1 GiB. A longer one is refused
-    /// (1009, or 413), and its connection closed. --max-pending is raised to hold a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 65_536)]
-    pub max_message: usize,
+    /// (1009, or 413), and its connection closed; 65536 by default. --max-pending is raised to hold a message.
+    #[arg(long, value_name = "BYTES")]
+    max_message: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -93,9 +96,16 @@ impl ServiceArguments {
                 "choose --protocol websocket, where a publication can be posted by HTTP",
             ));
         }
-        if self.max_message == 0 || self.max_message > LONGEST_MESSAGE {
+        if self.max_message.is_some() && !self.has_messages() {
             return Err(CommandError::usage(
-                format!("--max-message {}", self.max_message),
+                format!("--max-message with --service {} --protocol raw", self.service.name()),
+                "bytes are taken as they come: there are no messages, and none is too long",
+                "leave it out, or choose --protocol websocket or http, or --service push",
+            ));
+        }
+        if !(1..=LONGEST_MESSAGE).contains(&self.max_message()) {
+            return Err(CommandError::usage(
+                format!("--max-message {}", self.max_message()),
                 format!("a message has between 1 and {LONGEST_MESSAGE} bytes"),
                 "try 65536",
             ));
@@ -103,12 +113,21 @@ impl ServiceArguments {
         Ok(())
     }
 
+    /// Bytes of the longest message.
+    pub fn max_message(&self) -> usize {
+        self.max_message.unwrap_or(MAX_MESSAGE)
+    }
+
+    /// Whether anything but bytes is spoken.
+    fn has_messages(&self) -> bool {
+        self.protocol != ServerProtocol::Raw || self.service == ServiceName::Push
+    }
+
     /// Bytes that must be kept for a peer so that the longest message can be sent to it, with its frame or head. `None`
     /// where nothing but bytes is spoken.
     pub fn pending(&self) -> Option<usize> {
         /// More than the header of a frame, and than what c1m writes into the head of a response.
         const BESIDE: usize = 1_024;
-        let framed = self.protocol != ServerProtocol::Raw || self.service == ServiceName::Push;
-        framed.then_some(self.max_message + BESIDE)
+        self.has_messages().then(|| self.max_message() + BESIDE)
     }
 }

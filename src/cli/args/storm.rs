@@ -26,9 +26,9 @@ pub struct StormArguments {
     #[command(flatten)]
     pub connection: ConnectionArguments,
     /// How many of the connections are the storm's victims, in percent or as a number: at least one, and not
-    /// all. `churn` has no victims.
-    #[arg(long, value_name = "PERCENT|N", default_value = "34%", value_parser = share)]
-    pub share: Share,
+    /// all; 34% by default. `churn` has no victims.
+    #[arg(long, value_name = "PERCENT|N", value_parser = share)]
+    pub share: Option<Share>,
     /// How long `churn`, `slow-readers`, `silent` and `killed` last; 10 s by default. The other storms last until
     /// their work is done.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
@@ -89,6 +89,9 @@ fn share(text: &str) -> std::result::Result<Share, String> {
     share.ok_or(format!("'{text}' is no share; try 34% or a number of connections"))
 }
 
+/// The default share of the victims.
+const SHARE: Share = Share::Percent(34.0);
+
 /// The default duration of scenarios that have no end of their own.
 const LASTING: Duration = Duration::from_secs(10);
 
@@ -108,7 +111,15 @@ impl StormArguments {
             return Err(CommandError::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
         }
         let connections = self.load.connections;
-        let victims = if matches!(scenario, Scenario::Churn(_)) { 0 } else { self.share.of(connections) };
+        let victims = match (scenario, self.share) {
+            (Scenario::Churn(_), None) => 0,
+            (Scenario::Churn(_), Some(_)) => {
+                let saw = format!("--share with {}", scenario.name());
+                let means = "it has no victims: it dials further connections beside those that are held";
+                return Err(CommandError::usage(saw, means, "leave it out, or choose another storm"));
+            }
+            (_, share) => share.unwrap_or(SHARE).of(connections),
+        };
         let storm = Storm { scenario, victims, calm: self.calm, after: self.after };
         let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
         let mut workload = self.connection.workload(&self.load, Course::Storm(storm), Audit::Answer, close)?;
