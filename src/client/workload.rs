@@ -372,8 +372,7 @@ mod tests {
         let publishes = |period| {
             let (publishers, publications, wait, payload) = (1, 1, second, 64);
             let course = Course::Fanout(Fanout { publishers, publications, period, wait, payload });
-            let publisher = Some(Protocol::new("push", &Settings::default()).unwrap());
-            Workload { course, publisher, connections: 2, ..Workload::default() }
+            Workload { course, ..Workload::default() }
         };
         let with = |change: fn(&mut Workload)| {
             let mut workload = Workload::default();
@@ -381,7 +380,7 @@ mod tests {
             workload
         };
         for (at, allowed) in [churns(second), publishes(second), Workload::default()].into_iter().enumerate() {
-            assert_eq!(allowed.check(), Ok(()), "{at}");
+            assert_eq!(allowed.check_schedules(), Ok(()), "{at}");
         }
         let refused = [
             churns(ever),
@@ -400,7 +399,7 @@ mod tests {
             with(|workload| workload.close_rate = Some(f64::INFINITY)),
         ];
         for (at, workload) in refused.into_iter().enumerate() {
-            let error = workload.check().unwrap_err();
+            let error = workload.check_schedules().unwrap_err();
             let is_expected =
                 |error: &ConfigError| matches!(error, ConfigError::Lasting { .. } | ConfigError::Rate { .. });
             assert!(matches!(&error, Error::Config(config) if is_expected(config)), "{at}: {error}");
