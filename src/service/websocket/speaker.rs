@@ -123,7 +123,7 @@ impl<S: WebSocketService> WebSocket<S> {
             // This wrapper's services answer at once.
             After::GoesOn | After::Later => ctx.set_deadline(conn, pen.limits.http.kept_time),
             After::Leaves => return None,
-            After::Ends | After::Refused => {
+            After::Ends(_) => {
                 row.enter(Phase::Over);
                 ctx.set_deadline(conn, Some(pen.limits.http.request_time));
                 ctx.send(conn, &pen.out);
@@ -345,7 +345,7 @@ fn answer<S: WebSocketService>(
     };
     let closes = !request.head.keeps_alive;
     response.write(request.method() == "HEAD", request.head.connection(), &mut pen.out);
-    if closes { After::Ends } else { After::GoesOn }
+    if closes { After::Ends(CloseMode::Graceful) } else { After::GoesOn }
 }
 
 impl<S: WebSocketService> Service for WebSocket<S> {
