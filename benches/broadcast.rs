@@ -285,9 +285,7 @@ impl Pushed {
     fn open(count: usize) -> Pushed {
         let ports = Ports::new(PUSH_PORT, PORTS).expect("they are ports");
         let builder = Server::builder().bind(Ipv4Addr::LOCALHOST).ports(ports).cores(Cores::List(vec![SERVER_CORE]));
-        let server = builder
-            .start(|shard| WebSocket::new(Push::new(shard.mailbox(), PAYLOAD.len())))
-            .expect("the host lets it start");
+        let server = builder.start(|shard| WebSocket::new(Push::new(shard.mailbox()))).expect("the host lets it start");
         let subscribers = (0..count).map(|number| upgraded(number, "/")).collect();
         Pushed { server, subscribers, publisher: upgraded(0, "/publish") }
     }

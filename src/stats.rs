@@ -225,8 +225,8 @@ counters! {
     pushes,
     /// Publications that a shard with too much to do did not send to its subscribers.
     pushes_missed,
-    /// Connections of a broadcaster over plain bytes that were closed: what came is no frame, or is too long, or there was
-    /// no room for it.
+    /// Connections of a broadcaster over plain bytes that were closed: what came is no frame, is too long or was not whole
+    /// in time, or there was no room for it.
     frames_refused,
     /// TLS handshakes under way now, as the last pass saw them.
     handshakes_under_way,

@@ -24,7 +24,7 @@ use crate::results::{
 };
 use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, ShardInfo, Shortage};
 use crate::service::http::{Http, HttpLimits, HttpService};
-use crate::service::push::Push;
+use crate::service::push::{Push, PushLimits};
 use crate::service::websocket::{WebSocket, WebSocketLimits, WebSocketService};
 use crate::service::{Echo, Service, Sink};
 use crate::stats::{Snapshot, Spoken};
@@ -72,14 +72,14 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         let _ = sender.send(News::Server(event));
     });
     let run = Run { arguments, builder, news, json };
-    let most = arguments.service.max_message();
+    let limits = PushLimits { longest_frame: arguments.service.max_message(), ..PushLimits::default() };
     match (arguments.service.protocol, arguments.service.service) {
         (ServerProtocol::Raw, ServiceName::Echo) => run.serve(|_| Echo),
         (ServerProtocol::Raw, ServiceName::Sink) => run.serve(|_| Sink),
-        (ServerProtocol::Raw, ServiceName::Push) => run.serve(move |shard| Push::new(shard.mailbox(), most)),
+        (ServerProtocol::Raw, ServiceName::Push) => run.serve(move |shard| Push::with(shard.mailbox(), limits)),
         (ServerProtocol::WebSocket, ServiceName::Echo) => run.websocket(|_| Echo),
         (ServerProtocol::WebSocket, ServiceName::Sink) => run.websocket(|_| Sink),
-        (ServerProtocol::WebSocket, ServiceName::Push) => run.websocket(move |shard| Push::new(shard.mailbox(), most)),
+        (ServerProtocol::WebSocket, ServiceName::Push) => run.websocket(|shard| Push::new(shard.mailbox())),
         (ServerProtocol::Http, ServiceName::Echo) => run.http(Echo),
         // `Arguments` refuses `push`.
         (ServerProtocol::Http, ServiceName::Sink | ServiceName::Push) => run.http(Sink),

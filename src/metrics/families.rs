@@ -271,7 +271,7 @@ const PUSH_FAMILIES: [Family; 4] = [
     },
     Family {
         name: "c1m_push_connections_refused",
-        help: "Connections of a broadcaster over plain bytes closed: what came is no frame or is too long, or there was no room for it.",
+        help: "Connections of a broadcaster over plain bytes closed: what came is no frame, is too long or was not whole in time, or there was no room for it.",
         kind: MetricType::Counter,
         series: &[(None, |shard| shard.frames_refused)],
     },

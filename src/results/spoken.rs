@@ -72,7 +72,7 @@ said! {
     pushes = pushes: "pushes",
     /// That a shard with too much to do did not send to its subscribers.
     missed = pushes_missed: "missed",
-    /// Connections over plain bytes closed because of what their peer sent, or for lack of room.
+    /// Connections over plain bytes closed because of what their peer sent, or did not send in time, or for lack of room.
     refused = frames_refused: "refused",
     }
 }

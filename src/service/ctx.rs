@@ -400,7 +400,7 @@ impl<S: Default> Ctx<'_, S> {
     /// suspended: what peers sent meanwhile is received first. The first deadline of a shard makes a table of 4 bytes
     /// for each slot in use; no connection has a timer.
     pub fn set_deadline(&mut self, conn: ConnId, after: Option<Duration>) {
-        if self.connections.is_live(conn) {
+        if self.is_live(conn) {
             let now = Instant::now();
             self.shard.deadlines.set(conn, after, self.connections.clock(), now);
         }
@@ -419,6 +419,11 @@ impl<S: Default> Ctx<'_, S> {
     /// The counters of this shard.
     pub(super) fn counters(&self) -> &Counters {
         self.connections.counters()
+    }
+
+    /// Whether a connection is open: it may have ended within the call that this context is of.
+    pub(super) fn is_live(&mut self, conn: ConnId) -> bool {
+        self.connections.is_live(conn)
     }
 
     /// Whether a connection has a deadline.

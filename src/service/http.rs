@@ -8,6 +8,7 @@ mod requests;
 
 use std::time::Duration;
 
+use context::Asking;
 pub use context::HttpCtx;
 pub(super) use kept::{After, Exchange, serve};
 pub use message::{Request, Response};
@@ -159,15 +160,23 @@ impl<S: HttpService> Http<S> {
         let mut waits = None;
         let after = serve(&mut exchange, ctx, |ctx, request, out| {
             let (head_only, closes) = (request.method() == "HEAD", !request.head.keeps_alive);
-            let response = health(request, ctx.is_stopping())
-                .unwrap_or_else(|| service.request(&mut HttpCtx::new(ctx.again(), answered), conn, request));
+            let mut asking = Asking::new(conn);
+            let response = health(request, ctx.is_stopping()).unwrap_or_else(|| {
+                service.request(&mut HttpCtx::new(ctx.again(), answered).asking(&mut asking), conn, request)
+            });
+            if let Some(mode) = asking.closes {
+                if response.comes_later().is_none() {
+                    response.write(head_only, Some("close"), out);
+                }
+                return After::Ends(mode);
+            }
             if let Some(within) = response.comes_later() {
                 // The version is not remembered, and a client of HTTP/1.0 must be told if its connection is kept.
                 waits = Some((Asked { head_only, closes: closes || request.head.minor == 0 }, within));
                 return After::Later;
             }
             response.write(head_only, request.head.connection(), out);
-            if closes { After::Ends } else { After::GoesOn }
+            if closes { After::Ends(CloseMode::Graceful) } else { After::GoesOn }
         });
         let rest = &data[exchange.at..];
         let Some(row) = ctx.state(conn) else { return after };
@@ -181,7 +190,7 @@ impl<S: HttpService> Http<S> {
                 ctx.set_deadline(conn, waits.and_then(|(_, within)| within));
                 self.keep(ctx, conn, rest);
             }
-            After::Ends | After::Refused => {
+            After::Ends(_) => {
                 row.enter(Phase::Over);
                 ctx.set_deadline(conn, Some(limits.request_time));
             }
@@ -254,7 +263,7 @@ impl<S: HttpService> Service for Http<S> {
             return Reply::Nothing;
         }
         let after = self.take(ctx, conn, data);
-        if !matches!(after, After::Ends | After::Refused) && self.answered.is_empty() {
+        if !matches!(after, After::Ends(_)) && self.answered.is_empty() {
             return reply(ctx, conn, data, &self.out);
         }
         // These go before what the connection is answered when others go on.
@@ -268,11 +277,17 @@ impl<S: HttpService> Service for Http<S> {
         if ctx.state(conn).is_none_or(|row| row.awaited().is_none()) {
             return expired(&mut self.requests, ctx, conn);
         }
-        let response = self.service.expired(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn);
-        match response.comes_later() {
-            Some(within) => ctx.set_deadline(conn, within),
-            // It may have been answered within the call.
-            None => _ = HttpCtx::new(ctx.again(), &mut self.answered).answer(conn, response),
+        let mut asking = Asking::new(conn);
+        let mut asked = HttpCtx::new(ctx.again(), &mut self.answered).asking(&mut asking);
+        let response = self.service.expired(&mut asked, conn);
+        let (later, closes) = (response.comes_later(), asking.closes);
+        let mut own = HttpCtx::new(ctx.again(), &mut self.answered);
+        // It may have been answered within the call.
+        let answered = own.answer_and(conn, response, closes);
+        match (closes, later) {
+            (Some(mode), _) if !answered => own.close(conn, mode),
+            (None, Some(within)) => ctx.set_deadline(conn, within),
+            _ => {}
         }
         self.go_on(ctx);
     }
@@ -357,10 +372,8 @@ pub(super) fn reply<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, data: &mut [
 
 /// Closes a connection behind an answer that was its last.
 pub(super) fn close_after<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, after: After) {
-    match after {
-        After::Ends => ctx.close(conn, CloseMode::Graceful),
-        After::Refused => ctx.close(conn, CloseMode::Lingering),
-        After::GoesOn | After::Awaits { .. } | After::Later | After::Leaves => {}
+    if let After::Ends(mode) = after {
+        ctx.close(conn, mode);
     }
 }
 

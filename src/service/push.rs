@@ -3,12 +3,13 @@
 mod board;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use board::PushMessage;
 pub(super) use board::Role;
 use board::{Board, Place, Shard};
 
-use super::http::{Request, Response};
+use super::http::{LAST_WORD, Request, Response};
 use super::slab::{Holds, Slab};
 use super::websocket::{Answer, Ending, Frame, WebSocketCtx, WebSocketService};
 use super::{Broadcast, Ctx, Members, Reply, Service};
@@ -19,15 +20,32 @@ use crate::protocol::websocket::CloseCode;
 use crate::stats::{Counters, Spoken};
 use crate::token::ConnId;
 
-/// Bytes of all publications of a shard together that are incomplete.
-const INCOMPLETE: usize = 64 << 20;
+/// What a shard takes of peers over plain bytes. Over WebSocket that is told by
+/// [`WebSocketLimits`](super::websocket::WebSocketLimits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PushLimits {
+    /// Bytes of a frame's payload at most; 64 KiB by default.
+    pub longest_frame: usize,
+    /// Bytes of all frames of a shard together that are incomplete; 64 MiB by default. The connection whose frame would
+    /// need more is closed.
+    pub incomplete: usize,
+    /// How long a frame may take from the receive that began it to the one that completes it; 60 s by default. Beyond it
+    /// the connection is closed.
+    pub frame_time: Duration,
+}
+
+impl Default for PushLimits {
+    fn default() -> PushLimits {
+        PushLimits { longest_frame: 64 * 1024, incomplete: 64 << 20, frame_time: Duration::from_secs(60) }
+    }
+}
 
 /// Sends what publishers say to all subscribers of all shards: as a [`Service`] of frames over plain bytes, and as a
 /// [`WebSocketService`]. docs/guide/services.md describes what both say.
 pub struct Push {
     board: Board,
-    /// Bytes of a publication at most, over plain bytes.
-    longest: usize,
+    limits: PushLimits,
     /// Frames over plain bytes of which a part has come.
     parts: Slab<Part>,
     /// What goes back to the connection whose bytes are handled.
@@ -73,10 +91,14 @@ impl Shard for WebSocketCtx<'_, ()> {
 }
 
 impl Push {
-    /// A shard's part of the broadcaster. Over plain bytes a publication has at most `longest` bytes; over WebSocket
-    /// that is one of the `WebSocketLimits`.
-    pub fn new(mailbox: Mailbox<PushMessage>, longest: usize) -> Push {
-        Push { board: Board::new(mailbox), longest, parts: Slab::new(INCOMPLETE), out: Vec::new() }
+    /// A shard's part of the broadcaster, with the default limits.
+    pub fn new(mailbox: Mailbox<PushMessage>) -> Push {
+        Push::with(mailbox, PushLimits::default())
+    }
+
+    /// A shard's part of the broadcaster, within these limits.
+    pub fn with(mailbox: Mailbox<PushMessage>, limits: PushLimits) -> Push {
+        Push { board: Board::new(mailbox), limits, parts: Slab::new(limits.incomplete), out: Vec::new() }
     }
 
     /// Carries out one frame over plain bytes. `false` if the connection is to be closed.
@@ -86,7 +108,10 @@ impl Push {
                 self.board.subscribe(conn);
                 push::Frame::append(Kind::Subscribe, &[], &mut self.out);
             }
-            Kind::Publish => return self.board.publish(ctx, conn, frame.into()),
+            Kind::Publish => {
+                self.board.register(conn);
+                return self.board.publish(ctx, Some(conn), frame.into());
+            }
             Kind::Echo => self.out.extend_from_slice(frame),
             Kind::Receipt => return false,
         }
@@ -98,7 +123,7 @@ impl Push {
     fn frames(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(push::Frame { kind, length }) = push::Frame::read(&bytes[at..]).ok()? {
-            if length > self.longest {
+            if length > self.limits.longest_frame {
                 return None;
             }
             let Some(frame) = bytes.get(at..at + FRAME_HEADER + length) else { break };
@@ -110,13 +135,18 @@ impl Push {
         Some(at)
     }
 
-    fn close(&mut self, ctx: &mut Ctx<'_, u32>, place: Option<u32>, conn: ConnId) -> Reply {
+    /// Closes a connection for what its peer has sent. The answers to what came before go first.
+    fn refuse(&mut self, ctx: &mut Ctx<'_, u32>, place: Option<u32>, conn: ConnId) -> Reply {
         Ctx::counters(ctx).frames_refused.add(1);
         self.parts.free(place);
         if let Some(place) = ctx.state(conn) {
             *place = 0;
         }
-        Reply::Close
+        // A peer that does not read them must not wait for ever.
+        ctx.set_deadline(conn, Some(LAST_WORD));
+        ctx.send(conn, &self.out);
+        ctx.close(conn, CloseMode::Lingering);
+        Reply::Nothing
     }
 }
 
@@ -138,7 +168,7 @@ impl Service for Push {
             part.extend_from_slice(data);
         }
         let bytes: &[u8] = if had { &part } else { data };
-        let Some(used) = self.frames(ctx, conn, bytes) else { return self.close(ctx, place, conn) };
+        let Some(used) = self.frames(ctx, conn, bytes) else { return self.refuse(ctx, place, conn) };
         let kept = if used == bytes.len() {
             self.parts.free(place);
             0
@@ -150,11 +180,17 @@ impl Service for Push {
             }
             match self.parts.put(place, Part(part)) {
                 Ok(place) => place + 1,
-                Err(_) => return self.close(ctx, None, conn),
+                Err(_) => return self.refuse(ctx, None, conn),
             }
         };
         if let Some(state) = ctx.state(conn) {
             *state = kept;
+        }
+        match (had, kept != 0) {
+            (true, false) => ctx.set_deadline(conn, None),
+            // It has begun in this receive.
+            (_, true) if !had || used > 0 => ctx.set_deadline(conn, Some(self.limits.frame_time)),
+            _ => {}
         }
         super::http::reply(ctx, conn, data, &self.out)
     }
@@ -165,6 +201,14 @@ impl Service for Push {
             push::Frame::append(Kind::Receipt, receipt.to_string().as_bytes(), &mut frame);
             ctx.send(conn, &frame);
         }
+    }
+
+    /// A frame was not whole in time, or a peer that was refused does not read.
+    fn expired(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId) {
+        let is_late = ctx.state(conn).is_some_and(|place| *place != 0);
+        Ctx::counters(ctx).frames_refused.add(is_late.into());
+        let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Lingering };
+        ctx.close(conn, mode);
     }
 
     fn closed(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, _: CloseReason) {
@@ -221,7 +265,7 @@ impl Push {
         if !self.board.is_publisher(conn) {
             return Answer::Nothing;
         }
-        match self.board.publish(ctx, conn, frame().into()) {
+        match self.board.publish(ctx, Some(conn), frame().into()) {
             true => Answer::Nothing,
             false => Answer::Close(CloseCode::TRY_AGAIN),
         }
@@ -247,8 +291,8 @@ impl WebSocketService for Push {
         self.said(ctx, conn, || Frame::binary(bytes))
     }
 
-    /// A publication can be posted too. Its publisher does not wait for its receipt.
-    fn request<'r>(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
+    /// A publication can be posted too. There is no receipt for it, and its connection does not become a publisher's.
+    fn request<'r>(&mut self, ctx: &mut WebSocketCtx<'_, ()>, _: ConnId, request: &'r Request<'r>) -> Response<'r> {
         if request.path() != PUBLISH_PATH {
             return Response::text(404, "subscribe by WebSocket, or POST to /publish\n");
         }
@@ -259,7 +303,7 @@ impl WebSocketService for Push {
             Ok(text) => Frame::text(text),
             Err(_) => Frame::binary(request.body()),
         };
-        match self.board.publish(ctx, conn, frame.into()) {
+        match self.board.publish(ctx, None, frame.into()) {
             true => Response::text(202, "taken\n"),
             false => Response::text(503, "too many publications are under way\n"),
         }

@@ -21,7 +21,7 @@ use crate::token::ConnId;
 ///
 /// Each call runs on its shard's thread, as those of [`Service`](super::Service) do, and must not block. The order of calls for one
 /// connection: `connected` once, `upgrade` once, then, if it accepts, `opened` once, then messages, and `closed` once. Plain requests come
-/// before, if at all.
+/// before, if at all. A connection that was not `opened` ends without a call: keep nothing of it outside of its state.
 pub trait WebSocketService: 'static {
     /// Kept in each connection's row, as [`Service::State`](super::Service::State).
     type State: Default + 'static;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use c1m::http::{Http, HttpCtx, HttpLimits, HttpService, Request, Response};
 use c1m::internal::protocol::http::{Body, ResponseHead};
-use c1m::{ConnId, Cores, Ports};
+use c1m::{CloseMode, ConnId, Cores, Ports};
 
 use crate::support::{Server, connected, eventually, free_ports, has_server_names_and, number};
 
@@ -356,6 +356,105 @@ fn what_is_asked_behind_an_answer_that_is_awaited_has_its_bound() {
     client.ends();
     assert_eq!(say(port, "nobody"), b"0");
     assert_eq!(server.counters()[0].requests_too_long, 1);
+    server.stop();
+    server.join().unwrap();
+}
+
+/// Closes connections within the call that answers them.
+#[derive(Default)]
+struct Closing {
+    waits: Option<ConnId>,
+}
+
+impl Closing {
+    /// An answer of as many bytes as the path says, on a connection that is closed.
+    fn last(ctx: &mut HttpCtx<'_, ()>, conn: ConnId, path: &str) -> Response<'static> {
+        let mut words = path.trim_start_matches('/').split('/');
+        let (mode, bytes) = (words.next().unwrap(), words.next().unwrap().parse().unwrap());
+        let mode = match mode {
+            "graceful" => CloseMode::Graceful,
+            "lingering" => CloseMode::Lingering,
+            "abort" => CloseMode::Abort,
+            other => panic!("{other}"),
+        };
+        ctx.close(conn, mode);
+        Response::new(200).body(vec![b'x'; bytes])
+    }
+}
+
+impl HttpService for Closing {
+    type State = ();
+    type Message = ();
+
+    fn request<'r>(&mut self, ctx: &mut HttpCtx<'_, ()>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
+        match request.path() {
+            "/goes/on" => Response::new(204),
+            "/late" => ctx.later(Some(Duration::from_millis(250))),
+            "/wait" => {
+                self.waits = Some(conn);
+                ctx.later(None)
+            }
+            "/end" => {
+                let conn = self.waits.take().unwrap();
+                assert!(ctx.answer(conn, Response::text(200, "the last")));
+                ctx.close(conn, CloseMode::Graceful);
+                Response::new(204)
+            }
+            "/silent" => {
+                ctx.close(conn, CloseMode::Graceful);
+                ctx.later(None)
+            }
+            path => Closing::last(ctx, conn, path),
+        }
+    }
+
+    fn expired(&mut self, ctx: &mut HttpCtx<'_, ()>, conn: ConnId) -> Response<'static> {
+        Closing::last(ctx, conn, "/graceful/10000")
+    }
+}
+
+/// However long the answer is, it arrives, and nothing that was asked behind it is handed on.
+#[test]
+fn a_connection_that_is_closed_within_a_request_is_answered_first() {
+    let port = free_ports(1);
+    let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
+    let builder = builder.cores(Cores::Count(1)).max_connections(100);
+    let server = builder.start(|_| Http::new(Closing::default())).unwrap();
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut asked = 0;
+    for mode in ["graceful", "lingering"] {
+        for bytes in [0, 10, 10_000] {
+            let mut client = Client::connect(port);
+            client.say(&[get("/goes/on"), get(&format!("/{mode}/{bytes}")), get("/goes/on")].concat());
+            assert_eq!(client.answer(true).0, 204);
+            let (status, head, body, goes_on) = client.answer(true);
+            assert_eq!((status, body.len(), goes_on), (200, bytes, false), "{head}");
+            client.ends();
+            asked += 2;
+        }
+    }
+    for (path, answered) in [("/late", true), ("/silent", false)] {
+        let mut client = Client::connect(port);
+        client.say(&[get(path), get("/goes/on")].concat());
+        if answered {
+            let (_, head, body, goes_on) = client.answer(true);
+            assert_eq!((body.len(), goes_on), (10_000, false), "{head}");
+        }
+        client.ends();
+        asked += 1;
+    }
+    // One that waits is answered and closed by the request of another one.
+    let mut client = Client::connect(port);
+    client.say(&[get("/wait"), get("/goes/on")].concat());
+    asked += 1;
+    eventually("the request is taken", || server.counters()[0].requests >= asked);
+    Client::connect(port).asks(&get("/end"), 204, true);
+    assert_eq!(client.answer(true).2, b"the last");
+    client.ends();
+    let mut client = Client::connect(port);
+    client.say(&[get("/abort/10"), get("/goes/on")].concat());
+    assert!(client.stream.read(&mut [0]).is_err(), "a reset");
+    assert_eq!(server.counters()[0].requests, asked + 2);
     server.stop();
     server.join().unwrap();
 }

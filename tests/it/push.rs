@@ -1,12 +1,16 @@
 //! `c1m server --service push`: what publishers send reaches every subscriber of every shard, and publishers are told.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
 
 use c1m::internal::protocol::push::{FRAME_HEADER, Frame, Kind, PUBLISH_PATH, Receipt};
+use c1m::push::{Push, PushLimits};
+use c1m::{Cores, Ports};
+use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-use crate::support::{Server, connected, has_server_names_and, number};
+use crate::support::{PATIENCE, Server, connected, free_ports, has_server_names_and, number};
 
 fn websocket(port: u16, path: &str) -> WebSocket<TcpStream> {
     tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), connected(port)).unwrap().0
@@ -61,6 +65,35 @@ fn a_publication_over_websocket_reaches_each_subscriber_once_and_its_publisher_h
     has_server_names_and(&document, &["http", "websocket", "push"]);
     assert_eq!(number(&document["push"], "publications"), 5 + number_told, "{document}");
     assert_eq!(number(&document["push"], "missed"), 0, "{document}");
+}
+
+/// A connection that posts and then subscribes is a subscriber as any other: what it says is no publication, and it gets no
+/// receipts.
+#[test]
+fn who_posts_does_not_become_a_publisher() {
+    let server = Server::start(1, "--protocol websocket --service push --core-list 0");
+    let mut stream = connected(server.port);
+    let post = "POST /publish HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nposted";
+    let upgrade = "GET /news HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    // It has subscribed before its publication goes out.
+    stream.write_all([post, upgrade].concat().as_bytes()).unwrap();
+    let mut answers = Vec::new();
+    while !(answers.ends_with(b"\r\n\r\n") && answers.windows(4).any(|word| word == b" 101")) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answers.extend(byte);
+    }
+    assert!(answers.starts_with(b"HTTP/1.1 202 "), "{}", String::from_utf8_lossy(&answers));
+    let mut poster = WebSocket::from_raw_socket(stream, Role::Client, None);
+    assert_eq!(poster.read().unwrap(), Message::text("posted"));
+    poster.send(Message::text("hello?")).unwrap();
+    poster.send(Message::Ping("heard?".into())).unwrap();
+    assert_eq!(poster.read().unwrap(), Message::Pong("heard?".into()));
+    let mut publisher = websocket(server.port, PUBLISH_PATH);
+    publisher.send(Message::text("after")).unwrap();
+    assert_eq!(poster.read().unwrap(), Message::text("after"));
+    server.stop();
 }
 
 /// The bytes of a frame.
@@ -151,4 +184,72 @@ fn a_publisher_that_waits_for_no_receipt_is_bounded() {
     subscriber.say(Kind::Echo, b"there?");
     while subscriber.hear() != (Kind::Echo, b"there?".to_vec()) {}
     server.stop();
+}
+
+/// A server of frames over plain bytes in this process, on one shard.
+fn here(limits: PushLimits) -> (c1m::Server<c1m::push::PushMessage>, u16) {
+    let port = free_ports(1);
+    let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
+    let builder = builder.cores(Cores::Count(1)).max_connections(100);
+    (builder.start(move |shard| Push::with(shard.mailbox(), limits)).unwrap(), port)
+}
+
+/// A frame that is never whole holds its memory for a while only, and then others have it. A peer whose frames are all whole in
+/// time is not ended, also if each receive ends within one.
+#[test]
+fn a_frame_that_is_never_whole_gives_its_room_back() {
+    let mut limits = PushLimits::default();
+    // For one such frame, of which up to twice the bytes are kept, and not for two.
+    (limits.incomplete, limits.frame_time) = (64_200, Duration::from_secs(2));
+    let (server, port) = here(limits);
+    let [mut stream, mut late] = [(); 2].map(|()| Framed(connected(port)));
+    let echo = frame(Kind::Echo, b"one of many");
+    let half = echo.len() / 2;
+    stream.0.write_all(&echo[..half]).unwrap();
+    late.0.write_all(&frame(Kind::Echo, &[0; 32_000])[..30_000]).unwrap();
+    late.0.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let began = Instant::now();
+    let seam = [&echo[half..], &echo[..half]].concat();
+    let mut go_on = || {
+        stream.0.write_all(&seam).unwrap();
+        assert_eq!(stream.hear(), (Kind::Echo, b"one of many".to_vec()));
+    };
+    loop {
+        go_on();
+        match late.0.read(&mut [0]) {
+            Ok(0) => break,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => assert!(began.elapsed() < PATIENCE, "it is late"),
+            other => panic!("{other:?}"),
+        }
+    }
+    go_on();
+    let long = frame(Kind::Echo, &[7; 32_000]);
+    let mut other = Framed(connected(port));
+    other.0.write_all(&long[..30_000]).unwrap();
+    go_on();
+    other.0.write_all(&long[30_000..]).unwrap();
+    assert_eq!(other.hear(), (Kind::Echo, vec![7; 32_000]));
+    assert_eq!(server.counters()[0].frames_refused, 1);
+    server.stop();
+    server.join().unwrap();
+}
+
+/// What came before a frame that is refused is answered, also if its peer sends on.
+#[test]
+fn what_comes_before_a_refused_frame_is_answered() {
+    let mut limits = PushLimits::default();
+    (limits.incomplete, limits.longest_frame) = (1_000, 2_000);
+    let (server, port) = here(limits);
+    for refused in [frame(Kind::Receipt, b""), frame(Kind::Echo, &[0; 2_001]), frame(Kind::Echo, &[0; 1_900])] {
+        let mut framed = Framed(connected(port));
+        framed
+            .0
+            .write_all(&[frame(Kind::Echo, b"before"), refused[..refused.len().min(1_800)].to_vec()].concat())
+            .unwrap();
+        assert_eq!(framed.hear(), (Kind::Echo, b"before".to_vec()));
+        assert_eq!(framed.0.read_to_end(&mut Vec::new()).unwrap(), 0, "the end in order");
+    }
+    assert_eq!(server.counters()[0].frames_refused, 3);
+    server.stop();
+    server.join().unwrap();
 }

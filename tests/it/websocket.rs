@@ -17,6 +17,7 @@ use tungstenite::{Error, Message};
 
 use crate::support::{PATIENCE, Server, connected, free_ports, has_server_names_and, number, reset};
 
+mod late;
 mod pauses;
 
 /// What a client sends to ask for an upgrade.
@@ -345,7 +346,10 @@ impl WebSocketService for Teller {
         self.tell(Told::Pong(payload.to_vec()));
     }
 
-    fn request<'r>(&mut self, _: &mut WebSocketCtx<'_, u32>, _: ConnId, request: &'r Request<'r>) -> Response<'r> {
+    fn request<'r>(&mut self, ctx: &mut WebSocketCtx<'_, u32>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
+        if request.path() == "/abort" {
+            ctx.abort(conn);
+        }
         Response::text(404, request.target())
     }
 

@@ -16,11 +16,30 @@ pub struct HttpCtx<'a, S> {
     ctx: Ctx<'a, Conversation<S>>,
     /// Connections that go on, as what they were waiting for was answered.
     answered: &'a mut Vec<ConnId>,
+    asking: Option<&'a mut Asking>,
+}
+
+/// A connection whose request is answered by what a call of the service returns.
+pub(super) struct Asking {
+    conn: ConnId,
+    /// How the service has closed the connection within that call: it is carried out behind the answer.
+    pub closes: Option<CloseMode>,
+}
+
+impl Asking {
+    pub fn new(conn: ConnId) -> Asking {
+        Asking { conn, closes: None }
+    }
 }
 
 impl<'a, S: Default> HttpCtx<'a, S> {
     pub(super) fn new(ctx: Ctx<'a, Conversation<S>>, answered: &'a mut Vec<ConnId>) -> HttpCtx<'a, S> {
-        HttpCtx { ctx, answered }
+        HttpCtx { ctx, answered, asking: None }
+    }
+
+    /// The same for a call that returns an answer.
+    pub(super) fn asking(self, asking: &'a mut Asking) -> HttpCtx<'a, S> {
+        HttpCtx { asking: Some(asking), ..self }
     }
 
     /// What [`HttpService::request`](super::HttpService::request) returns if the answer comes later, as of a long poll:
@@ -36,21 +55,25 @@ impl<'a, S: Default> HttpCtx<'a, S> {
 
     /// Answers the request of a connection that waits. `false` if it waits for none: it is gone, or was answered.
     pub fn answer(&mut self, conn: ConnId, response: Response<'_>) -> bool {
+        self.answer_and(conn, response, None)
+    }
+
+    /// Answers as `answer` does, and closes the connection if that is wanted.
+    pub(super) fn answer_and(&mut self, conn: ConnId, response: Response<'_>, closes: Option<CloseMode>) -> bool {
         let Some(row) = self.ctx.state(conn) else { return false };
         let (Some(asked), None) = (row.awaited(), response.comes_later()) else { return false };
         row.set_awaited(None);
-        let closes = asked.closes || self.ctx.is_stopping();
+        let ends = asked.closes || self.ctx.is_stopping();
+        let closes = closes.or(ends.then_some(CloseMode::Graceful));
         let mut bytes = Vec::new();
-        response.write(asked.head_only, closes.then_some("close"), &mut bytes);
+        response.write(asked.head_only, closes.map(|_| "close"), &mut bytes);
         self.ctx.send(conn, &bytes);
-        if closes {
-            if let Some(row) = self.ctx.state(conn) {
-                row.enter(Phase::Over);
+        match closes {
+            Some(mode) => {
+                self.ctx.set_deadline(conn, Some(LAST_WORD));
+                self.end(conn, mode);
             }
-            self.ctx.set_deadline(conn, Some(LAST_WORD));
-            self.ctx.close(conn, CloseMode::Graceful);
-        } else {
-            self.answered.push(conn);
+            None => self.answered.push(conn),
         }
         true
     }
@@ -60,8 +83,21 @@ impl<'a, S: Default> HttpCtx<'a, S> {
         self.ctx.state(conn).is_some_and(|row| row.awaited().is_some())
     }
 
-    /// Closes a connection, as [`Ctx::close`].
+    /// Closes a connection, as [`Ctx::close`]. What it has asked and was not answered is answered no more. Within
+    /// [`HttpService::request`](super::HttpService::request) and [`HttpService::expired`](super::HttpService::expired) of the
+    /// same connection, the answer that they return goes first.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode) {
+        match &mut self.asking {
+            Some(asking) if asking.conn == conn => asking.closes = Some(mode),
+            _ => self.end(conn, mode),
+        }
+    }
+
+    /// Closes a connection now: nothing more is said on it.
+    fn end(&mut self, conn: ConnId, mode: CloseMode) {
+        if let Some(row) = self.ctx.state(conn) {
+            row.enter(Phase::Over);
+        }
         self.ctx.close(conn, mode);
     }
 }

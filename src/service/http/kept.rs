@@ -2,6 +2,7 @@
 
 use super::message::Request;
 use super::requests::{Next, Requests};
+use crate::connections::CloseMode;
 use crate::service::ctx::Ctx;
 
 /// What follows an answer, or the last of several.
@@ -15,10 +16,9 @@ pub enum After {
     Later,
     /// The connection speaks another protocol from here on.
     Leaves,
-    /// The connection is to be closed.
-    Ends,
-    /// The connection is to be closed after a request that cannot be answered. More of the request may come.
-    Refused,
+    /// The connection is to be closed in this way: with `Lingering` behind a request that cannot be answered, as more of
+    /// the request may come.
+    Ends(CloseMode),
 }
 
 /// What one receive brought, and where its answers go.
@@ -62,7 +62,7 @@ pub fn serve<'c, S: Default>(
             Err(fault) => {
                 fault.count(ctx.counters());
                 fault.response().write(false, Some("close"), out);
-                After::Refused
+                After::Ends(CloseMode::Lingering)
             }
         };
         if after != After::GoesOn {

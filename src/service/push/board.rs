@@ -10,10 +10,42 @@ use crate::service::Members;
 use crate::stats::Counters;
 use crate::token::ConnId;
 
-/// Publications of a shard's publishers under way at most, and their bytes together. A publisher that has no room for one
-/// more does not wait for its receipts.
-const MOST_UNDER_WAY: usize = 4_096;
-const MOST_BYTES: usize = 64 << 20;
+/// Publications that are under way or wait, and their bytes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Load {
+    publications: usize,
+    bytes: usize,
+}
+
+impl Load {
+    /// The most of one publisher: one that has more does not wait for its receipts. All that is posted counts as one.
+    const MOST_OF_ONE: Load = Load { publications: 4_096, bytes: 16 << 20 };
+    /// The most of a shard's publishers together.
+    const MOST_OF_ALL: Load = Load { publications: 65_536, bytes: 64 << 20 };
+
+    /// Whether one more publication is not too much. A single one never is.
+    fn has_room(self, bytes: usize, most: Load) -> bool {
+        self.publications == 0 || self.publications < most.publications && self.bytes + bytes <= most.bytes
+    }
+
+    fn add(&mut self, bytes: usize) {
+        *self = Load { publications: self.publications + 1, bytes: self.bytes + bytes };
+    }
+
+    /// A publisher that went to another process and came back has none of what was under way before.
+    fn sub(&mut self, bytes: usize) {
+        let publications = self.publications.saturating_sub(1);
+        *self = Load { publications, bytes: self.bytes.saturating_sub(bytes) };
+    }
+}
+
+/// A connection that publishes.
+#[derive(Debug, Default)]
+struct Publisher {
+    /// The number of its last publication.
+    number: u64,
+    load: Load,
+}
 
 /// What the shards of a [`Push`](super::Push) tell each other.
 #[derive(Debug)]
@@ -57,7 +89,7 @@ pub(super) trait Shard {
 /// A publication of which not every shard has told what became of it.
 #[derive(Debug)]
 struct Pending {
-    /// Its publisher, which may be gone; `None` for one that went away before a takeover.
+    /// Its publisher, which may be gone; `None` if it was posted, or its publisher went away before a takeover.
     conn: Option<ConnId>,
     bytes: usize,
     shards_left: usize,
@@ -71,14 +103,14 @@ type Held = (Option<ConnId>, Arc<[u8]>);
 pub(super) struct Board {
     mailbox: Mailbox<PushMessage>,
     subscribers: Members,
-    /// The publishers of this shard, each with the number of its last publication.
-    publishers: HashMap<ConnId, u64>,
+    publishers: HashMap<ConnId, Publisher>,
     /// Publications of this shard under way, and how many there were.
     pending: HashMap<u64, Pending>,
     begun: u64,
-    /// Bytes of those under way, and of those that wait.
-    pending_bytes: usize,
     held: Vec<Held>,
+    /// What is under way or waits: in all, and without a publisher.
+    load: Load,
+    posted: Load,
     /// What other shards must be told, and had no room for.
     late: VecDeque<(usize, PushMessage)>,
     /// The shards that are quiet.
@@ -96,8 +128,9 @@ impl Board {
             publishers: HashMap::new(),
             pending: HashMap::new(),
             begun: 0,
-            pending_bytes: 0,
             held: Vec::new(),
+            load: Load::default(),
+            posted: Load::default(),
             late: VecDeque::new(),
             quiet: BTreeSet::new(),
             divided: false,
@@ -123,36 +156,61 @@ impl Board {
         self.publishers.remove(&conn);
     }
 
-    /// Hands a publication of a connection of this shard to all shards, at once or when connections are in one process
-    /// again. `false` if too many are under way.
-    pub fn publish(&mut self, shard: &impl Shard, conn: ConnId, bytes: Arc<[u8]>) -> bool {
+    /// Hands a publication to all shards, at once or when connections are in one process again: one of a publisher of this
+    /// shard, or one that was posted. `false` if too many are under way.
+    pub fn publish(&mut self, shard: &impl Shard, conn: Option<ConnId>, bytes: Arc<[u8]>) -> bool {
         let at = shard.place();
         shard.counters().publications.add(1);
-        let under_way = self.pending.len() + self.held.len();
-        if under_way >= MOST_UNDER_WAY || self.pending_bytes + bytes.len() > MOST_BYTES {
+        let own = self.load_of(conn).copied().unwrap_or_default();
+        if !own.has_room(bytes.len(), Load::MOST_OF_ONE) || !self.load.has_room(bytes.len(), Load::MOST_OF_ALL) {
             return false;
         }
         if at.is_divided {
-            self.hold(Some(conn), bytes);
+            self.hold(conn, bytes);
         } else {
-            self.begin(at, Some(conn), bytes);
+            self.count(conn, bytes.len());
+            self.begin(at, conn, bytes);
         }
         true
     }
 
+    /// What counts for a publisher; `None` for one that is gone.
+    fn load_of(&mut self, conn: Option<ConnId>) -> Option<&mut Load> {
+        match conn {
+            Some(conn) => self.publishers.get_mut(&conn).map(|publisher| &mut publisher.load),
+            None => Some(&mut self.posted),
+        }
+    }
+
+    /// A publication is under way or waits from now on.
+    fn count(&mut self, conn: Option<ConnId>, bytes: usize) {
+        self.load.add(bytes);
+        if let Some(load) = self.load_of(conn) {
+            load.add(bytes);
+        }
+    }
+
+    /// A publication that counted does so no more.
+    fn uncount(&mut self, conn: Option<ConnId>, bytes: usize) {
+        self.load.sub(bytes);
+        if let Some(load) = self.load_of(conn) {
+            load.sub(bytes);
+        }
+    }
+
     fn hold(&mut self, conn: Option<ConnId>, bytes: Arc<[u8]>) {
-        self.pending_bytes += bytes.len();
+        self.count(conn, bytes.len());
         self.held.push((conn, bytes));
     }
 
+    /// Begins a publication that counts already.
     fn begin(&mut self, at: Place, conn: Option<ConnId>, bytes: Arc<[u8]>) {
-        self.pending_bytes += bytes.len();
         self.begun += 1;
         let author = Author { shard: at.shard, publication: self.begun };
-        let number = conn.map_or(0, |conn| {
-            let number = self.publishers.entry(conn).or_default();
-            *number += 1;
-            *number
+        let publisher = conn.and_then(|conn| self.publishers.get_mut(&conn));
+        let number = publisher.map_or(0, |publisher| {
+            publisher.number += 1;
+            publisher.number
         });
         let receipt = Receipt { number, subscribers: 0, missed: 0 };
         self.pending.insert(self.begun, Pending { conn, bytes: bytes.len(), shards_left: at.shards, receipt });
@@ -208,7 +266,7 @@ impl Board {
             return None;
         }
         let Pending { conn, bytes, receipt, .. } = self.pending.remove(&author.publication)?;
-        self.pending_bytes -= bytes;
+        self.uncount(conn, bytes);
         conn.map(|conn| (conn, receipt))
     }
 
@@ -247,7 +305,6 @@ impl Board {
         }
         self.divided = false;
         for (conn, bytes) in std::mem::take(&mut self.held) {
-            self.pending_bytes -= bytes.len();
             self.begin(at, conn, bytes);
         }
         std::mem::take(&mut self.deferred)
@@ -273,10 +330,10 @@ impl Board {
     /// A connection goes to another process: what it is here, and its publications that wait.
     pub fn depart(&mut self, conn: ConnId) -> Role {
         let subscribes = self.subscribers.remove(conn);
-        let published = self.publishers.remove(&conn);
         let its = |(publisher, _): &mut Held| *publisher == Some(conn);
         let held: Vec<_> = self.held.extract_if(.., its).map(|(_, bytes)| bytes).collect();
-        self.pending_bytes -= held.iter().map(|bytes| bytes.len()).sum::<usize>();
+        held.iter().for_each(|bytes| self.uncount(Some(conn), bytes.len()));
+        let published = self.publishers.remove(&conn).map(|publisher| publisher.number);
         Role { subscribes, published, held }
     }
 
@@ -286,15 +343,19 @@ impl Board {
             self.subscribe(conn);
         }
         if let Some(number) = role.published {
-            self.publishers.insert(conn, number);
+            self.publishers.insert(conn, Publisher { number, load: Load::default() });
         }
         role.held.into_iter().for_each(|bytes| self.hold(Some(conn), bytes));
     }
 
     /// All connections have left: the publications that wait and whose publishers are gone.
     pub fn depart_last(&mut self) -> Role {
-        let held = std::mem::take(&mut self.held).into_iter().map(|(_, bytes)| bytes);
-        Role { held: held.collect(), ..Role::default() }
+        let mut role = Role::default();
+        for (conn, bytes) in std::mem::take(&mut self.held) {
+            self.uncount(conn, bytes.len());
+            role.held.push(bytes);
+        }
+        role
     }
 
     /// The same in the other process.
@@ -372,7 +433,100 @@ fn number(bytes: &mut &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mailbox::{Inbox, mailbox};
+    use crate::sys::Doorbell;
     use proptest::prelude::*;
+
+    /// The only shard of a server, which sends nothing.
+    struct Alone {
+        counters: Counters,
+        is_divided: bool,
+    }
+
+    impl Shard for Alone {
+        fn place(&self) -> Place {
+            Place { shard: 0, shards: 1, is_divided: self.is_divided }
+        }
+
+        fn counters(&self) -> &Counters {
+            &self.counters
+        }
+
+        fn spread(&mut self, _: Arc<[u8]>, _: &Members) -> bool {
+            true
+        }
+    }
+
+    fn alone() -> (Board, Alone, Inbox<PushMessage>) {
+        let (mailbox, mut inboxes) = mailbox(&[Doorbell::new().unwrap()], 8_192);
+        (Board::new(mailbox), Alone { counters: Counters::default(), is_divided: false }, inboxes.remove(0))
+    }
+
+    fn conn(slot: u32) -> ConnId {
+        ConnId::new(0, slot, 1)
+    }
+
+    /// Hears all that is in the mailbox. Returns the numbers of the receipts, and for whom they are.
+    fn hear_all(board: &mut Board, shard: &mut Alone, inbox: &mut Inbox<PushMessage>) -> Vec<(ConnId, u64)> {
+        let told = std::iter::from_fn(|| inbox.take()).filter_map(|message| board.hear(shard, message));
+        told.map(|(conn, receipt)| (conn, receipt.number)).collect()
+    }
+
+    #[test]
+    fn only_those_who_register_are_publishers() {
+        let (mut board, mut shard, mut inbox) = alone();
+        // Posted, and of a publisher that is gone before connections are in one process again.
+        assert!(board.publish(&shard, None, Arc::from(*b"posted")));
+        board.register(conn(1));
+        shard.is_divided = true;
+        assert!(board.publish(&shard, Some(conn(1)), Arc::from(*b"held")));
+        board.closed(conn(1));
+        shard.is_divided = false;
+        assert!(board.united(shard.place()).is_empty());
+        assert_eq!(hear_all(&mut board, &mut shard, &mut inbox), [(conn(1), 0)]);
+        assert!(board.publishers.is_empty() && board.pending.is_empty());
+        assert_eq!((board.load, board.posted), (Load::default(), Load::default()));
+    }
+
+    #[test]
+    fn a_publisher_with_too_much_under_way_is_refused_and_the_others_are_not() {
+        let (mut board, mut shard, mut inbox) = alone();
+        let (flood, honest) = (conn(1), conn(2));
+        [flood, honest].into_iter().for_each(|conn| board.register(conn));
+        let most = Load::MOST_OF_ONE.publications;
+        assert!((0..most).all(|_| board.publish(&shard, Some(flood), Arc::from(*b""))));
+        assert!(!board.publish(&shard, Some(flood), Arc::from(*b"")));
+        assert!(board.publish(&shard, Some(honest), Arc::from(*b"")) && board.publish(&shard, None, Arc::from(*b"")));
+        let receipts = hear_all(&mut board, &mut shard, &mut inbox);
+        assert_eq!(receipts.iter().filter(|(conn, _)| *conn == flood).count(), most);
+        assert_eq!(receipts.last(), Some(&(honest, 1)));
+        // So are its bytes, of which all together have a bound too. A single publication is never too much.
+        let half: Arc<[u8]> = vec![0; Load::MOST_OF_ONE.bytes / 2 + 1].into();
+        let many = (3..100).map(conn).find(|conn| {
+            board.register(*conn);
+            assert!(board.publish(&shard, Some(flood), half.clone()) == (*conn == self::conn(3)));
+            !board.publish(&shard, Some(*conn), half.clone())
+        });
+        assert_eq!(many, Some(conn(3 + 6)));
+        hear_all(&mut board, &mut shard, &mut inbox);
+        assert!(board.publish(&shard, Some(flood), vec![0; Load::MOST_OF_ALL.bytes + 1].into()));
+    }
+
+    #[test]
+    fn what_waits_counts_for_its_publisher_wherever_it_goes() {
+        let (mut board, mut shard, _inbox) = alone();
+        shard.is_divided = true;
+        board.register(conn(1));
+        assert!(board.publish(&shard, Some(conn(1)), Arc::from(*b"four")));
+        assert!(board.publish(&shard, None, Arc::from(*b"posted")));
+        let (role, rest) = (board.depart(conn(1)), board.depart_last());
+        assert_eq!((board.load, board.posted), (Load::default(), Load::default()));
+        board.arrive(conn(1), role);
+        board.arrive_last(rest);
+        assert_eq!(board.load, Load { publications: 2, bytes: 10 });
+        assert_eq!(board.load_of(Some(conn(1))), Some(&mut Load { publications: 1, bytes: 4 }));
+        assert_eq!(board.posted, Load { publications: 1, bytes: 6 });
+    }
 
     proptest! {
         #[test]

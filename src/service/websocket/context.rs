@@ -139,7 +139,8 @@ impl<S: Default> WebSocketCtx<'_, S> {
         self.ctx.resume_reads(conn);
     }
 
-    /// Ends a connection without a close, by a RST.
+    /// Ends a connection without a close, by a RST. Messages that still come are dropped, also those that came together
+    /// with the one that is being handled. `WebSocketService::closed` follows soon, and not within this call.
     pub fn abort(&mut self, conn: ConnId) {
         self.ctx.close(conn, CloseMode::Abort);
     }

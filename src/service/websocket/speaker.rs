@@ -73,6 +73,15 @@ impl Pen {
 /// The context that a service within is called with.
 type Outer<'a, S> = Ctx<'a, Conversation<<S as WebSocketService>::State>>;
 
+/// What a receive has left of messages.
+struct Kept {
+    /// Where it was kept before.
+    place: Option<u32>,
+    assembly: Assembly,
+    /// Whether it has begun in this receive.
+    new: bool,
+}
+
 /// What follows one message or control frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -111,19 +120,24 @@ impl<S: WebSocketService> WebSocket<S> {
             std::mem::swap(out, &mut pen.out);
             let after = answer(service, pen, ctx, conn, request);
             std::mem::swap(out, &mut pen.out);
-            after
+            // The service may have aborted it in the call.
+            if ctx.is_live(conn) { after } else { After::Ends(CloseMode::Abort) }
         });
         *at = exchange.at;
         pen.out = out;
+        let is_live = ctx.is_live(conn);
         let row = ctx.state(conn)?;
         row.set_place(place);
+        if !is_live {
+            return Some(Reply::Nothing);
+        }
         match after {
             After::Awaits { new: true } => ctx.set_deadline(conn, Some(pen.limits.http.request_time)),
             After::Awaits { new: false } => {}
             // This wrapper's services answer at once.
             After::GoesOn | After::Later => ctx.set_deadline(conn, pen.limits.http.kept_time),
             After::Leaves => return None,
-            After::Ends | After::Refused => {
+            After::Ends(_) => {
                 row.enter(Phase::Over);
                 ctx.set_deadline(conn, Some(pen.limits.http.request_time));
                 ctx.send(conn, &pen.out);
@@ -138,6 +152,8 @@ impl<S: WebSocketService> WebSocket<S> {
     fn frames(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], mut at: usize) -> Reply {
         let place = ctx.state(conn).and_then(|row| row.place());
         let mut assembly = self.assemblies.take(place);
+        // Whether what stays incomplete has begun in this receive.
+        let mut new = place.is_none();
         // Answers that lie in `data`, ready to go out.
         let mut held = 0..0;
         let ends = loop {
@@ -170,8 +186,13 @@ impl<S: WebSocketService> WebSocket<S> {
             if let Next::Ends(mode) = next {
                 break Some(mode);
             }
+            if !ctx.is_live(conn) {
+                // The service has aborted it. `closed` frees its place.
+                return Reply::Nothing;
+            }
+            new |= assembly.is_idle();
         };
-        let ends = ends.or_else(|| self.keep(ctx, conn, place, assembly, &data[held.clone()]));
+        let ends = ends.or_else(|| self.keep(ctx, conn, Kept { place, assembly, new }, &data[held.clone()]));
         if let Some(mode) = ends {
             self.end(ctx, conn, place, mode);
             return Reply::Nothing;
@@ -261,14 +282,8 @@ impl<S: WebSocketService> WebSocket<S> {
 
     /// Keeps what is incomplete, and watches how long it takes. If there is no room for it, returns how the connection
     /// is to be closed.
-    fn keep(
-        &mut self,
-        ctx: &mut Outer<'_, S>,
-        conn: ConnId,
-        place: Option<u32>,
-        assembly: Assembly,
-        held: &[u8],
-    ) -> Option<CloseMode> {
+    fn keep(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, kept: Kept, held: &[u8]) -> Option<CloseMode> {
+        let Kept { place, assembly, new } = kept;
         let kept = if assembly.is_idle() {
             self.assemblies.free(place);
             None
@@ -286,15 +301,22 @@ impl<S: WebSocketService> WebSocket<S> {
         };
         let row = ctx.state(conn)?;
         row.set_place(kept);
-        let (open, timed) = (row.is_open(), row.is_timed());
-        if open && kept.is_none() && timed {
-            row.set_timed(false);
-            ctx.set_deadline(conn, None);
-        } else if open && kept.is_some() && !timed && !ctx.has_deadline(conn) && !ctx.has_paused_reads(conn) {
-            ctx.set_deadline(conn, Some(self.pen.limits.message_time));
-            if let Some(row) = ctx.state(conn) {
-                row.set_timed(true);
+        if !row.is_open() {
+            return None;
+        }
+        match (kept.is_some(), row.is_timed()) {
+            (false, true) => {
+                row.set_timed(false);
+                ctx.set_deadline(conn, None);
             }
+            (true, true) if new => ctx.set_deadline(conn, Some(self.pen.limits.message_time)),
+            (true, false) if !ctx.has_deadline(conn) && !ctx.has_paused_reads(conn) => {
+                ctx.set_deadline(conn, Some(self.pen.limits.message_time));
+                if let Some(row) = ctx.state(conn) {
+                    row.set_timed(true);
+                }
+            }
+            _ => {}
         }
         None
     }
@@ -345,7 +367,7 @@ fn answer<S: WebSocketService>(
     };
     let closes = !request.head.keeps_alive;
     response.write(request.method() == "HEAD", request.head.connection(), &mut pen.out);
-    if closes { After::Ends } else { After::GoesOn }
+    if closes { After::Ends(CloseMode::Graceful) } else { After::GoesOn }
 }
 
 impl<S: WebSocketService> Service for WebSocket<S> {
