@@ -16,7 +16,7 @@ use crate::connections::lifecycle::{Action, CloseMode, SlotState};
 use crate::error::Result;
 use crate::ring::RingOps;
 use crate::stats::Counters;
-use crate::token::{ConnId, Operation};
+use crate::token::{ConnId, Operation, Token};
 
 /// The ends of a shard's connections, from the first sign of an end until the driver is told and the slot is closed.
 #[derive(Debug)]
@@ -213,23 +213,25 @@ impl Endings {
 /// Queues all that frees a closing slot: the removal of its poll, the end of its parked send, and closing its
 /// descriptor.
 pub(super) fn tear_down<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
-    free_slot(parts, conn, SlotState::tear_down)
+    free_slot(parts, conn, SlotState::tear_down, R::close)
 }
 
 /// The same for a connection whose socket was disconnected. The disconnect has ended its poll, and most of the time would
-/// be spent on finding the poll to remove it.
+/// be spent on finding the poll to remove it. The socket may serve another connection later, which a shutdown would end:
+/// a disconnected socket stays shut down when it is connected again (`inet_shutdown` in net/ipv4/af_inet.c).
 pub(super) fn tear_down_disconnected<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
-    free_slot(parts, conn, SlotState::tear_down_disconnected)
+    free_slot(parts, conn, SlotState::tear_down_disconnected, R::close_ours)
 }
 
-/// Frees a slot. `close` tells its state, and returns whether its poll must be removed.
+/// Frees a slot. `leave` tells its state, and returns whether its poll must be removed; `close` closes its descriptor.
 fn free_slot<S: Default, R: RingOps>(
     parts: &mut Parts<'_, S, R>,
     conn: ConnId,
-    close: impl FnOnce(&mut SlotState) -> bool,
+    leave: impl FnOnce(&mut SlotState) -> bool,
+    close: impl FnOnce(&mut R, Token) -> Result<()>,
 ) -> Result<()> {
     let Some(row) = parts.slots.row(conn) else { return Ok(()) };
-    let polling = close(&mut row.lifecycle);
+    let polling = leave(&mut row.lifecycle);
     parts.outgoing.forget(conn);
     let (ring, token) = (parts.slots.ring(conn), conn.token(Operation::Close));
     if polling {
@@ -238,7 +240,7 @@ fn free_slot<S: Default, R: RingOps>(
     if ring.has_parked_send(token) {
         ring.cancel(token, Operation::ParkedSend)?;
     }
-    ring.close(token)
+    close(ring, token)
 }
 
 impl<S: Default, P: Platform> Engine<S, P> {

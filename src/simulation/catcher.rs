@@ -232,6 +232,11 @@ impl Kernel {
         self.sockets[peer].place = Some((ring, token.slot));
     }
 
+    /// Whether a slot's socket is one that was given up.
+    pub(super) fn is_retired(&self, peer: usize) -> bool {
+        self.catcher.as_ref().is_some_and(|catcher| catcher.ghost == Some(peer))
+    }
+
     /// When a grace period that begins now is over.
     fn end_of_grace(&mut self) -> Instant {
         let now = self.now();

@@ -105,7 +105,8 @@ impl KernelHost {
     }
 
     /// Makes a new socket for each connection that wakes. With Linux 6.1, in the lab, connections in reused sockets were
-    /// closed soon after they woke. The cause is not known.
+    /// closed soon after they woke. Their slots were then closed with a shutdown, which is likely the cause; it was not tried
+    /// again since they are closed without one.
     pub fn with_new_sockets(self) -> KernelHost {
         KernelHost { most_blanks: 0, ..self }
     }

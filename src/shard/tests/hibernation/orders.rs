@@ -174,6 +174,18 @@ fn a_reset_behind_lost_bytes_ends_the_connection() {
     });
 }
 
+/// Where the descriptors of closed slots linger, a close begins with a shutdown. That of a sleeper's slot does not: its
+/// socket may serve another connection later. The simulated kernel watches that.
+#[test]
+fn the_socket_of_a_sleeper_is_not_shut_down() {
+    let night = Night::new(1, 3, 40, Catcher::default());
+    night.machine.kernel(|kernel| kernel.lingers = true);
+    let peer = night.come(1, Duration::ZERO, MILLI).start;
+    night.say(SECOND, peer, 3);
+    let (machine, seen) = night.run(2 * SECOND);
+    assert_eq!((seen.slept, seen.woke, missing(&machine, peer)), (2, 1, 0));
+}
+
 /// Bytes for a sleeper that cannot be woken go to it soon, also where nothing else happens on the shard.
 #[test]
 fn bytes_that_had_to_wait_need_no_other_event() {
