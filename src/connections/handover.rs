@@ -229,6 +229,9 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// that had them. `attach` sets their programs anew.
     pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
         self.engine.let_handshakes_begin(true);
+        if let Some(hibernation) = &mut self.engine.hibernation {
+            hibernation.expect_other_programs();
+        }
         self.engine.acceptor.accept_again(each, attach)
     }
 

@@ -325,6 +325,8 @@ impl HibernationHost for SimHost {
         Ok(())
     }
 
+    fn expect_other_programs(&mut self) {}
+
     fn insert(&mut self, tuple: &Tuple, index: u32) -> bool {
         self.kernel(|kernel| {
             kernel.pass(INSERT);

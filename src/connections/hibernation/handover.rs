@@ -228,6 +228,11 @@ impl<S: Default> Hibernation<S> {
         self.given = Given::All;
     }
 
+    /// Sockets may have another process's program from now on.
+    pub fn expect_other_programs(&mut self) {
+        self.host.expect_other_programs();
+    }
+
     /// Whether nothing of an earlier sleep waits for a grace period any more.
     pub fn is_settled(&self) -> bool {
         self.host.is_settled()

@@ -41,7 +41,7 @@ pub struct KernelHost {
     /// What woken sockets are given.
     program: OwnedFd,
     keepalive: Option<Keepalive>,
-    /// Sockets may have no program yet, or that of an earlier process.
+    /// Sockets may have no program yet, or another process's.
     attaches: bool,
     /// Sockets that are kept blank at most, to serve other connections.
     most_blanks: usize,
@@ -117,11 +117,6 @@ impl KernelHost {
         KernelHost { most_blanks: self.most_blanks.min(most), ..self }
     }
 
-    /// Gives its program to every socket that is put to sleep, as some have that of an earlier process.
-    pub fn after_another(self) -> KernelHost {
-        KernelHost { attaches: true, ..self }
-    }
-
     /// A blank socket for a connection with this local end.
     fn blank(&mut self, local: SocketAddr) -> Option<Blank> {
         self.blanks.get_mut(&local).and_then(Vec::pop)
@@ -173,6 +168,10 @@ impl HibernationHost for KernelHost {
 
     fn prepare(&mut self, socket: &OwnedFd) -> io::Result<()> {
         if self.attaches { sys::attach_program(socket, self.program.as_fd()) } else { Ok(()) }
+    }
+
+    fn expect_other_programs(&mut self) {
+        self.attaches = true;
     }
 
     fn insert(&mut self, tuple: &Tuple, index: u32) -> bool {
