@@ -140,13 +140,21 @@ impl Endings {
         Action::Rest
     }
 
-    /// A receive found the end of what the peer sends: all that came before it was received and answered.
+    /// A receive found the end of what the peer sends: all that came before it was received and answered. What the driver
+    /// has sent while the receive was under way goes before the end.
     pub fn peer_ended<S: Default, R: RingOps>(
         &mut self,
         mut parts: Parts<'_, S, R>,
         conn: ConnId,
         now: Instant,
     ) -> Result<()> {
+        let row = parts.slots.row(conn).map(|row| row.lifecycle);
+        if row.is_some_and(|row| row.is_live() && row.keeps_bytes()) {
+            if row.is_some_and(SlotState::closes_when_sent) {
+                return Ok(());
+            }
+            return self.close(parts, conn, CloseMode::Graceful, CloseReason::PeerClosed).map(drop);
+        }
         let at_once = self.drain_after_reset || (self.resets.is_empty() && self.fins.may_close_at_once(now));
         if at_once || !parts.slots.is_live(conn) {
             return self.close(parts, conn, CloseMode::Immediate, CloseReason::PeerClosed).map(drop);

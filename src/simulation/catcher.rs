@@ -40,7 +40,7 @@ pub struct Faults {
     pub insert: usize,
     /// Checkpoints, although nothing is in flight.
     pub checkpoint: usize,
-    /// Restores for which there is no memory now.
+    /// Restores for which there is no memory or no route now.
     pub restore: usize,
     /// Restores that will never succeed.
     pub restore_for_good: usize,
@@ -440,11 +440,13 @@ impl HibernationHost for SimHost {
         self.kernel(|kernel| {
             kernel.pass(HALF_A_RESTORE);
             if kernel.has_fault(|faults| faults.restore) {
-                let number = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS][kernel.chance.below(4)];
+                let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+                let routes = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENETDOWN, libc::EADDRNOTAVAIL];
+                let number = [shortages, routes][kernel.chance.below(2)][kernel.chance.below(4)];
                 return Err(errno(number));
             }
             if kernel.has_fault(|faults| faults.restore_for_good) {
-                return Err(errno(libc::EADDRNOTAVAIL));
+                return Err(errno(libc::EPERM));
             }
             let (Checkpoint { tuple, negotiated, progress }, catcher) = (checkpoint, kernel.catching());
             let peer = peer_of(tuple);
