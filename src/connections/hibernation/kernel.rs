@@ -279,7 +279,7 @@ impl HibernationHost for KernelHost {
     }
 
     fn send(&mut self, tuple: &Tuple, segment: &[u8]) -> io::Result<()> {
-        self.answers.send(tuple.local.ip(), tuple.remote.ip(), segment)
+        self.answers.answer(tuple.local.ip(), tuple.remote.ip(), segment)
     }
 
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {
