@@ -473,13 +473,12 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let (kept, tells_when_sent) = engine.outgoing.take(conn);
         unsent.extend(kept);
         let name = engine.hibernation.as_ref().and_then(|hibernation| hibernation.name_of(conn));
-        let closes = Closes::from(engine.endings.deferred(conn));
         let tls = engine.carry_tls(engine.name_of(conn));
         let mut state =
             HandedState { name, reads_paused, tells_when_sent, unsent, tls, quiet_since, ..HandedState::default() };
         if let Some(row) = engine.slots.row(conn) {
             state.silence = engine.idle.windows_of_silence(row.link);
-            state.closes = row.lifecycle.closes_when_sent().then_some(closes);
+            state.closes = row.lifecycle.closes_when_sent().then(|| engine.endings.deferred(conn).into());
             row.lifecycle.go_away();
         }
         Ok(Ok(Handed { socket, state }))
