@@ -350,7 +350,8 @@ impl From<SocketAddr> for RawAddress {
 pub struct TcpInfo {
     /// Segments retransmitted since the connection began, the SYN included (`tcpi_total_retrans`).
     pub retransmissions: u32,
-    /// Segments sent that the peer has not acknowledged (`tcpi_unacked`).
+    /// Segments sent that the peer has not acknowledged (`tcpi_unacked`). At a listener these are the connections in its
+    /// accept queue.
     pub unacknowledged: u32,
     /// Segments received without data (`tcpi_segs_in` less `tcpi_data_segs_in`). A connection that its client has
     /// just opened has received one; a connection between two dialing clients has received two.

@@ -15,6 +15,7 @@ use crate::listener;
 use crate::pace::TokenBucket;
 use crate::ring::RingOps;
 use crate::stats::Counters;
+use crate::sys;
 use crate::token::{ConnId, Operation};
 
 /// How long a connection that was accepted at capacity waits for a place. When a crowd reconnects to a full server, new
@@ -32,13 +33,17 @@ const _: () =
 /// The pause after the kernel refused an accept for want of memory or files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that may be on their way into an accept queue at one moment, one on each core: each may have a copy of the
+/// program that the listener had just before.
+const COMING: usize = 64;
+
 /// A listening socket and the accepts in flight on it.
 #[derive(Debug)]
 struct Listener {
     socket: Arc<TcpListener>,
     in_flight: usize,
     wanted: usize,
-    /// So many of the connections that it brings next may have the program of an earlier process.
+    /// So many of the connections that it brings next may have another process's program.
     inherited: usize,
 }
 
@@ -219,14 +224,14 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Listeners that `listen` is given come from an earlier process. As many connections as their accept queues hold
-    /// have its program; a queue keeps the order in which connections came.
+    /// Listeners that `listen` is given come from another process. As many connections as their accept queues hold have its
+    /// program; a queue keeps the order in which connections came.
     pub fn inherit(&mut self, backlog: usize) {
         // The kernel takes one more than the backlog (`sk_acceptq_is_full`).
         self.inherited = backlog + 1;
     }
 
-    /// Whether the next connection of the listener with this index may have the program of an earlier process.
+    /// Whether the next connection of the listener with this index may have another process's program.
     pub fn next_is_inherited(&mut self, listener: usize) -> bool {
         let Some(listener) = self.listeners.get_mut(listener) else { return false };
         let inherited = listener.inherited > 0;
@@ -240,12 +245,13 @@ impl Acceptor {
     }
 
     /// Accepts again after `stop_accepting`, with `each` accepts in flight on every socket, whose programs `attach`
-    /// sets anew: another process had them.
+    /// sets anew: another process had them, and what is in an accept queue by then may have its program.
     pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
         for listener in &mut self.listeners {
             attach(&listener.socket)?;
             listener.wanted = each;
-            listener.inherited = self.inherited;
+            let queued = sys::tcp_info(&*listener.socket).map_or(usize::MAX, |info| info.unacknowledged as usize);
+            listener.inherited = queued.saturating_add(COMING);
         }
         self.needs_refill = true;
         Ok(())

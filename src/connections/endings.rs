@@ -16,7 +16,7 @@ use crate::connections::lifecycle::{Action, CloseMode, SlotState};
 use crate::error::Result;
 use crate::ring::RingOps;
 use crate::stats::Counters;
-use crate::token::{ConnId, Operation};
+use crate::token::{ConnId, Operation, Token};
 
 /// The ends of a shard's connections, from the first sign of an end until the driver is told and the slot is closed.
 #[derive(Debug)]
@@ -140,13 +140,21 @@ impl Endings {
         Action::Rest
     }
 
-    /// A receive found the end of what the peer sends: all that came before it was received and answered.
+    /// A receive found the end of what the peer sends: all that came before it was received and answered. What the driver
+    /// has sent while the receive was under way goes before the end.
     pub fn peer_ended<S: Default, R: RingOps>(
         &mut self,
         mut parts: Parts<'_, S, R>,
         conn: ConnId,
         now: Instant,
     ) -> Result<()> {
+        let row = parts.slots.row(conn).map(|row| row.lifecycle);
+        if row.is_some_and(|row| row.is_live() && row.keeps_bytes()) {
+            if row.is_some_and(SlotState::closes_when_sent) {
+                return Ok(());
+            }
+            return self.close(parts, conn, CloseMode::Graceful, CloseReason::PeerClosed).map(drop);
+        }
         let at_once = self.drain_after_reset || (self.resets.is_empty() && self.fins.may_close_at_once(now));
         if at_once || !parts.slots.is_live(conn) {
             return self.close(parts, conn, CloseMode::Immediate, CloseReason::PeerClosed).map(drop);
@@ -213,23 +221,25 @@ impl Endings {
 /// Queues all that frees a closing slot: the removal of its poll, the end of its parked send, and closing its
 /// descriptor.
 pub(super) fn tear_down<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
-    free_slot(parts, conn, SlotState::tear_down)
+    free_slot(parts, conn, SlotState::tear_down, R::close)
 }
 
 /// The same for a connection whose socket was disconnected. The disconnect has ended its poll, and most of the time would
-/// be spent on finding the poll to remove it.
+/// be spent on finding the poll to remove it. The socket may serve another connection later, which a shutdown would end:
+/// a disconnected socket stays shut down when it is connected again (`inet_shutdown` in net/ipv4/af_inet.c).
 pub(super) fn tear_down_disconnected<S: Default, R: RingOps>(parts: &mut Parts<'_, S, R>, conn: ConnId) -> Result<()> {
-    free_slot(parts, conn, SlotState::tear_down_disconnected)
+    free_slot(parts, conn, SlotState::tear_down_disconnected, R::close_ours)
 }
 
-/// Frees a slot. `close` tells its state, and returns whether its poll must be removed.
+/// Frees a slot. `leave` tells its state, and returns whether its poll must be removed; `close` closes its descriptor.
 fn free_slot<S: Default, R: RingOps>(
     parts: &mut Parts<'_, S, R>,
     conn: ConnId,
-    close: impl FnOnce(&mut SlotState) -> bool,
+    leave: impl FnOnce(&mut SlotState) -> bool,
+    close: impl FnOnce(&mut R, Token) -> Result<()>,
 ) -> Result<()> {
     let Some(row) = parts.slots.row(conn) else { return Ok(()) };
-    let polling = close(&mut row.lifecycle);
+    let polling = leave(&mut row.lifecycle);
     parts.outgoing.forget(conn);
     let (ring, token) = (parts.slots.ring(conn), conn.token(Operation::Close));
     if polling {
@@ -238,7 +248,7 @@ fn free_slot<S: Default, R: RingOps>(
     if ring.has_parked_send(token) {
         ring.cancel(token, Operation::ParkedSend)?;
     }
-    ring.close(token)
+    close(ring, token)
 }
 
 impl<S: Default, P: Platform> Engine<S, P> {

@@ -164,7 +164,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         #[cfg(not(feature = "tls"))]
         let tls = None;
         let (acceptor, readiness) = (self.acceptor.due(&self.clock), self.readiness.due(&self.clock));
-        let dues = [acceptor, readiness, self.idle.due(), self.lingering.due(&self.clock), hibernation, tls];
+        let pins = Some(self.clock.due(self.idle.pins_due()));
+        let dues = [acceptor, readiness, self.idle.due(), pins, self.lingering.due(&self.clock), hibernation, tls];
         dues.into_iter().flatten().min()
     }
 
@@ -234,6 +235,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.stop_lingering_some()?;
         self.check_filtered()?;
         self.close_silent(now)?;
+        self.pin_silent();
         self.hibernate(now)?;
         self.releases.rearm_some(&mut self.slots)
     }

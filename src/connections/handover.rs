@@ -76,6 +76,20 @@ pub struct Closes {
     pub because_late: bool,
 }
 
+impl From<(CloseMode, CloseReason)> for Closes {
+    fn from((mode, reason): (CloseMode, CloseReason)) -> Closes {
+        Closes { lingers: mode == CloseMode::Lingering, because_late: reason == CloseReason::Deadline }
+    }
+}
+
+impl Closes {
+    /// How and why, as the engine says it.
+    pub(super) fn how(self) -> (CloseMode, CloseReason) {
+        let mode = if self.lingers { CloseMode::Lingering } else { CloseMode::Graceful };
+        (mode, if self.because_late { CloseReason::Deadline } else { CloseReason::Local })
+    }
+}
+
 /// How far a connection is that is to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
@@ -229,6 +243,9 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// that had them. `attach` sets their programs anew.
     pub fn accept_again(&mut self, each: usize, attach: impl Fn(&TcpListener) -> Result<()>) -> Result<()> {
         self.engine.let_handshakes_begin(true);
+        if let Some(hibernation) = &mut self.engine.hibernation {
+            hibernation.expect_other_programs();
+        }
         self.engine.acceptor.accept_again(each, attach)
     }
 
@@ -456,15 +473,12 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let (kept, tells_when_sent) = engine.outgoing.take(conn);
         unsent.extend(kept);
         let name = engine.hibernation.as_ref().and_then(|hibernation| hibernation.name_of(conn));
-        let (mode, reason) = engine.endings.deferred(conn);
         let tls = engine.carry_tls(engine.name_of(conn));
         let mut state =
             HandedState { name, reads_paused, tells_when_sent, unsent, tls, quiet_since, ..HandedState::default() };
         if let Some(row) = engine.slots.row(conn) {
             state.silence = engine.idle.windows_of_silence(row.link);
-            let closes =
-                Closes { lingers: mode == CloseMode::Lingering, because_late: reason == CloseReason::Deadline };
-            state.closes = row.lifecycle.closes_when_sent().then_some(closes);
+            state.closes = row.lifecycle.closes_when_sent().then(|| engine.endings.deferred(conn).into());
             row.lifecycle.go_away();
         }
         Ok(Ok(Handed { socket, state }))
@@ -568,9 +582,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let next = engine.readiness.park(&mut engine.slots, conn)?;
         engine.perform(conn, next)?;
         self.send_unsent(conn, state.unsent, state.tells_when_sent)?;
-        if let Some(Closes { lingers, because_late }) = state.closes {
-            let mode = if lingers { CloseMode::Lingering } else { CloseMode::Graceful };
-            let reason = if because_late { CloseReason::Deadline } else { CloseReason::Local };
+        if let Some((mode, reason)) = state.closes.map(Closes::how) {
             self.engine.close(conn, mode, reason)?;
         }
         Ok(Ok(Some(name)))

@@ -25,6 +25,7 @@ mod keepalive;
 mod kernel;
 mod records;
 mod stamps;
+mod unsent;
 mod wake;
 
 use std::collections::hash_map::RandomState;
@@ -60,6 +61,8 @@ use inquiry::Inquiry;
 use keepalive::SleeperKeepalive;
 pub use kernel::KernelHost;
 use stamps::{ROWS_PER_PASS, Stamps};
+pub(super) use unsent::Kept;
+use unsent::Unsent;
 pub(super) use wake::Wake;
 
 /// How a shard's connections sleep.
@@ -105,9 +108,6 @@ const CHECKPOINTS_PER_PASS: usize = 32;
 /// While a grace period is awaited, the shard looks this often whether it has passed. The kernel takes some
 /// milliseconds for one.
 const GRACE_LOOK: Duration = Duration::from_millis(2);
-
-/// Bytes kept for a sleeper are tried again this often: no event tells that the kernel has memory or descriptors again.
-const UNSENT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The share of a shard's slots, as a fraction, that is taken when slots are short. The rest lets new connections open
 /// and sleepers wake until the next silent ones sleep.
@@ -155,10 +155,7 @@ pub(super) struct Hibernation<S> {
     /// Segments that the host has dropped until now, in whatever process.
     dropped: u64,
     wakes: Arc<Wakes>,
-    /// Bytes for sleeping connections that found no free slot, in the order in which they came.
-    unsent: VecDeque<ConnId>,
-    unsent_bytes: HashMap<ConnId, Vec<u8>>,
-    unsent_total: usize,
+    unsent: Unsent,
     /// Connections that fell asleep or woke, and whose driver was not told yet: with whether they woke.
     moved: VecDeque<(ConnId, bool)>,
     /// The bytes of the caught segment.
@@ -217,9 +214,7 @@ impl<S: Default> Hibernation<S> {
             delivery: None,
             unanswered: 0,
             wakes: config.wakes,
-            unsent: VecDeque::new(),
-            unsent_bytes: HashMap::new(),
-            unsent_total: 0,
+            unsent: Unsent::default(),
             moved: VecDeque::new(),
             bytes: Vec::new(),
             polled: false,
@@ -391,7 +386,7 @@ impl<S: Default> Hibernation<S> {
         let ending = self.endings.due().map(|due| clock.due(due));
         let probes = self.keepalive.due().filter(|_| self.entries.len() > 0).map(|due| clock.due(due));
         let inquiry = self.inquiry.due().map(|due| clock.due(due));
-        let unsent = (!self.unsent_bytes.is_empty()).then(|| clock.due(clock.now().after(UNSENT_PAUSE)));
+        let unsent = (!self.unsent.is_empty()).then(|| clock.due(clock.now().after(unsent::PAUSE)));
         [look, ending, probes, inquiry, unsent, self.grace_look].into_iter().flatten().min()
     }
 
@@ -590,7 +585,7 @@ impl<S: Default> Hibernation<S> {
     /// bytes.
     pub fn left(&self) -> (usize, usize) {
         let entries = (0..self.entries.len()).filter(|index| !self.entries.whereabouts(*index).is_free());
-        (entries.count(), self.drowsy.len() + self.endings.under_way() + self.unsent_bytes.len())
+        (entries.count(), self.drowsy.len() + self.endings.under_way() + self.unsent.len())
     }
 
     /// Timers of ends that are under way.

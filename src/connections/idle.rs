@@ -20,6 +20,15 @@ pub const LONGEST_IDLE: Duration = Duration::from_secs(WINDOW.as_secs() * (1 << 
 /// their first word, and a sweep comes later anyway.
 pub const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
+/// The windows of silence of a connection that was silent for longer than can be told: its row is moved along, so that the
+/// silence does not seem to begin anew.
+const OLDEST: u16 = (1 << 15) + 1;
+
+/// The time between two steps that move such rows along, and in how many steps all rows are looked at: within five hours,
+/// of which 36 may pass before a silence of `OLDEST` windows becomes ambiguous.
+const PIN_EVERY: Duration = Duration::from_secs(64);
+const PIN_STEPS: usize = 256;
+
 /// How long a sweep over all rows takes.
 const SWEEP: Duration = Duration::from_secs(4);
 
@@ -73,6 +82,14 @@ pub(super) struct IdleTracker {
     /// The window in which the clock began, as earlier processes counted.
     first: u16,
     sweep: Option<Sweep>,
+    pins: Pins,
+}
+
+/// Where the next step begins that moves silent connections along, and when.
+#[derive(Debug, Default)]
+struct Pins {
+    rows: Cursor,
+    due: Mark,
 }
 
 /// The search for silent connections.
@@ -93,7 +110,7 @@ impl IdleTracker {
     /// Closes connections that are silent for `timeout`; with `None` it closes none.
     pub fn new(timeout: Option<Duration>, now: Instant) -> IdleTracker {
         let sweep = |timeout| Sweep { timeout, cursor: Cursor::START, due: now, rows: 0, closes: 0 };
-        IdleTracker { window: 0, first: 0, sweep: timeout.map(sweep) }
+        IdleTracker { window: 0, first: 0, sweep: timeout.map(sweep), pins: Pins::default() }
     }
 
     /// The shard begins a pass, at this instant of its clock.
@@ -128,9 +145,47 @@ impl IdleTracker {
         *link = heard_in(*link, self.window);
     }
 
-    /// How long nothing was heard from a connection with this link, in whole windows, rounded down.
+    /// How long nothing was heard from a connection with this link, in whole windows, rounded down, and `LONGEST_IDLE` at most.
     pub fn silence(&self, link: u32) -> Duration {
-        WINDOW * u32::from(age(link, self.window).saturating_sub(1))
+        WINDOW * u32::from(age(link, self.window).min(OLDEST).saturating_sub(1))
+    }
+
+    /// The window in which a connection passes for heard that was heard in this one: a later one if that is so long ago that
+    /// it would soon be ambiguous.
+    pub fn pinned(&self, heard: u16) -> u16 {
+        if age(link_of(heard), self.window) > OLDEST { self.window.wrapping_sub(OLDEST) } else { heard }
+    }
+
+    /// When connections that are silent for very long are to be moved along.
+    pub fn pins_due(&self) -> Mark {
+        self.pins.due
+    }
+
+    /// Moves some connections along that are silent for very long, if it is time. Returns whether it is: then the same is to
+    /// be done for those that sleep.
+    pub fn pin_some<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Mark) -> bool {
+        if self.pins.due > now {
+            return false;
+        }
+        self.pins.due = now.after(PIN_EVERY);
+        let mut rows = self.pins.rows;
+        for _ in 0..Self::share(slots.count()) {
+            let Some((conn, row)) = slots.next(&mut rows) else { break };
+            let (heard, pinned) = (window_of(row.link), self.pinned(window_of(row.link)));
+            if row.lifecycle.is_live()
+                && pinned != heard
+                && let Some(row) = slots.row(conn)
+            {
+                row.link = link_of(pinned);
+            }
+        }
+        self.pins.rows = rows;
+        true
+    }
+
+    /// How many of `count` connections one step looks at.
+    pub fn share(count: usize) -> usize {
+        count.div_ceil(PIN_STEPS)
     }
 
     /// The silence after which connections are closed; `None` if they are not.
@@ -199,6 +254,19 @@ mod tests {
             let link = heard_in(link, then as u16) & !0xffff | parked;
             prop_assert_eq!(u64::from(age(link, (then + later) as u16)), later);
             prop_assert_eq!(heard_in(link, then as u16), link);
+        }
+
+        /// A silence that is too long to be told is the longest one, and stays that, as long as rows are moved along.
+        #[test]
+        fn silences_do_not_begin_anew(windows in 0u64..400_000, every in 1u64..5_000) {
+            let mut tracker = IdleTracker::new(None, Instant::now());
+            let mut heard = tracker.window();
+            for window in (0..windows).step_by(every as usize).chain([windows]) {
+                tracker.look(Mark::default().after(WINDOW * window as u32));
+                heard = tracker.pinned(heard);
+                let silence = WINDOW * window.saturating_sub(1) as u32;
+                prop_assert_eq!(tracker.silence(link_of(heard)), silence.min(LONGEST_IDLE));
+            }
         }
 
         /// The count of parkings ends at what is often, and leaves the window as it is.

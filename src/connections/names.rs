@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::close_reason::CloseReason;
 use super::endings::Parts;
 use super::engine::Engine;
-use super::hibernation::{Around, Arrival, Hibernation, Wake};
+use super::hibernation::{Around, Arrival, Hibernation, Kept, Wake};
 use super::idle;
 use super::platform::Platform;
 use super::slots::Cursor;
@@ -171,16 +171,14 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Sends what was kept for a connection that is awake again.
     pub(super) fn send_unsent_of(&mut self, conn: ConnId) -> Result<()> {
         let name = self.name_of(conn);
-        match self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name)) {
-            Some(bytes) => self.send_late(conn, &bytes),
+        let kept = self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name));
+        let Some(Kept { bytes, closes }) = kept else { return Ok(()) };
+        self.outgoing.tell_when_sent(conn);
+        self.send(conn, &bytes)?;
+        match closes {
+            Some((mode, reason)) => self.close(conn, mode, reason),
             None => Ok(()),
         }
-    }
-
-    /// Sends bytes that were kept for a connection until it had a slot again.
-    fn send_late(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
-        self.outgoing.tell_when_sent(conn);
-        self.send(conn, bytes)
     }
 
     /// The bytes of a woken connection's segment, in a buffer as if they had been received.
@@ -236,18 +234,18 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// The slot's occupant to which bytes for a name are to be sent; a connection that sleeps is woken. `None` if there
-    /// is nothing more to do: the connection is gone, or the bytes are kept until a slot is free.
+    /// is nothing more to do: the connection is gone, or the bytes are kept until it can be woken.
     pub(super) fn wake_to_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<Option<ConnId>> {
         let Some(hibernation) = &self.hibernation else { return Ok(Some(name)) };
         if !hibernation.has_unsent(name) {
             match self.reach(name)? {
                 Wake::Awake(conn) => return Ok(Some(conn)),
                 Wake::Gone => return Ok(None),
-                Wake::Later => {}
+                Wake::Later | Wake::NoRoute(_) => {}
             }
         }
-        let most = self.outgoing.most();
-        if self.hibernation.as_mut().is_some_and(|hibernation| !hibernation.keep_unsent(name, bytes, most)) {
+        let (most, is_short) = (self.outgoing.most(), self.acceptor.is_short_of_memory());
+        if self.hibernation.as_mut().is_some_and(|hibernation| !hibernation.keep_unsent(name, bytes, most, is_short)) {
             self.counters.slow_readers.add(1);
             self.close_named(name, CloseMode::Abort, CloseReason::SlowReader)?;
         }
@@ -272,21 +270,23 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
     }
 
-    /// Sends what was kept for connections that slept while no slot was free, as far as slots are free now.
+    /// Sends what was kept for connections that could not be woken, as far as they can be woken now.
     pub(super) fn send_unsent(&mut self) -> Result<()> {
         /// Connections that are woken for that in one pass.
         const WAKES_PER_PASS: usize = 16;
         for _ in 0..WAKES_PER_PASS {
-            let Some(name) = self.hibernation.as_mut().and_then(|hibernation| hibernation.first_unsent()) else {
+            let now = self.clock.now();
+            let Some(name) = self.hibernation.as_mut().and_then(|hibernation| hibernation.next_unsent(now)) else {
                 break;
             };
             let wake = self.reach(name)?;
-            if wake == Wake::Later {
-                break;
-            }
-            let bytes = self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name));
-            if let (Wake::Awake(conn), Some(bytes)) = (wake, bytes) {
-                self.send_late(conn, &bytes)?;
+            let Some(hibernation) = &mut self.hibernation else { break };
+            match wake {
+                Wake::Awake(conn) => self.send_unsent_of(conn)?,
+                Wake::Later => break,
+                Wake::NoRoute(_) if hibernation.may_await_route(now) => {}
+                Wake::NoRoute(errno) => self.close_named(name, CloseMode::Abort, CloseReason::Failed(errno))?,
+                Wake::Gone => drop(hibernation.take_unsent_of(name)),
             }
         }
         Ok(())

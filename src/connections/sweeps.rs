@@ -33,6 +33,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(())
     }
 
+    /// Keeps the silence of some connections from becoming ambiguous, if that is due.
+    pub(super) fn pin_silent(&mut self) {
+        if self.idle.pin_some(&mut self.slots, self.clock.now())
+            && let Some(hibernation) = &mut self.hibernation
+        {
+            hibernation.pin_silent(&self.idle);
+        }
+    }
+
     /// Closes some connections that have been silent for long, if they are to be closed.
     pub(super) fn close_silent(&mut self, now: Instant) -> Result<()> {
         if !self.idle.begin_step(&self.slots, now) {

@@ -90,6 +90,11 @@ impl Errno {
     pub fn is_shortage(self) -> bool {
         matches!(self, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
     }
+
+    /// Whether the host has no route to the other end now, or lacks its own address or link, and may have them again later.
+    pub fn lacks_route(self) -> bool {
+        matches!(self, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::EADDRNOTAVAIL)
+    }
 }
 
 impl fmt::Display for Errno {

@@ -86,7 +86,8 @@ pub trait RingOps {
     /// Queues closing the slot's descriptor. The peer gets a FIN, unless the connection was reset before.
     fn close(&mut self, token: Token) -> Result<()>;
 
-    /// Queues closing the slot's descriptor while another process has one of the same socket: the connection goes on.
+    /// Queues closing the slot's descriptor and says nothing to the peer: another process has the connection, or it sleeps.
+    /// The socket, of which others may have descriptors, is not shut down.
     fn close_ours(&mut self, token: Token) -> Result<()>;
 
     /// Queues a reset of the slot's connection: the peer gets an RST, no TIME_WAIT is left, and whatever waits for

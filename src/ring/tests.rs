@@ -1,7 +1,9 @@
 //! One ring against the real kernel, with queues so small that they fill.
 
 use super::*;
-use crate::sys::Doorbell;
+use crate::hibernation::Checkpoint;
+use crate::sys::repair::{self, Wish};
+use crate::sys::{Catcher, Doorbell, skips};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -157,6 +159,54 @@ fn what_is_reset_can_be_closed_later() {
     ring.close(token(0)).unwrap();
     let done = gather(&mut ring, 1);
     assert!(matches!(done[..], [Completion { outcome: Outcome::Closed, .. }]), "{done:?}");
+}
+
+/// What goes on in another descriptor of the socket is not shut down with the slot, whatever the kernel's habits.
+#[test]
+fn a_slot_that_is_closed_alone_leaves_the_socket_as_it_is() {
+    for closed_slots_linger in [false, true] {
+        let quirks = Quirks { closed_slots_linger, ..quirks().unwrap() };
+        let (mut ring, mut peers) = connected_to(&Doorbell::new().unwrap(), 1, TINY, quirks);
+        let Ok(copy) = ring.copy_descriptor(token(0)).unwrap() else { return };
+        ring.close_ours(token(0)).unwrap();
+        let done = gather(&mut ring, 1);
+        assert!(matches!(done[..], [Completion { outcome: Outcome::Closed, .. }]), "{done:?}");
+        let mut copy = TcpStream::from(copy);
+        peers[0].write_all(b"?").unwrap();
+        copy.read_exact(&mut [0]).unwrap();
+        copy.write_all(b"!").unwrap();
+        peers[0].read_exact(&mut [0]).unwrap();
+    }
+}
+
+/// A sleeper's socket is emptied and its slot closed. Then another sleeper wakes in that socket. Closing the slot with a
+/// shutdown, as kernels before 6.13 otherwise need, would have ended that one.
+#[test]
+fn the_socket_of_a_closed_slot_serves_another_connection() {
+    let catcher = Catcher::new(1, 10, 0);
+    if !skips::may("no sleeping connections", catcher.as_ref()) {
+        return;
+    }
+    let quirks = Quirks { closed_slots_linger: true, ..quirks().unwrap() };
+    let (mut ring, mut peers) = connected_to(&Doorbell::new().unwrap(), 2, TINY, quirks);
+    let mut asleep = Vec::new();
+    for slot in 0..2 {
+        let Ok(copy) = ring.copy_descriptor(token(slot)).unwrap() else { return };
+        let (tuple, negotiated) = repair::identify(&copy).unwrap().unwrap();
+        let progress = repair::checkpoint(&copy).unwrap().unwrap();
+        let blank = repair::blank(copy, &tuple).unwrap();
+        ring.close_ours(token(slot)).unwrap();
+        gather(&mut ring, 1);
+        asleep.push((Checkpoint { tuple, negotiated, progress }, blank));
+    }
+    let (_, blank) = asleep.remove(0);
+    let (checkpoint, _) = asleep.remove(0);
+    let wish = Wish { program: catcher.as_ref().unwrap().program(), no_delay: true, keepalive: None };
+    let mut woken = TcpStream::from(repair::restore(&checkpoint, &wish, Some(blank)).unwrap());
+    peers[1].write_all(b"?").unwrap();
+    woken.read_exact(&mut [0]).unwrap();
+    woken.write_all(b"!").unwrap();
+    peers[1].read_exact(&mut [0]).unwrap();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::takeover::{Inheritance, Outliving};
-use crate::connections::{HibernationConfig, KernelHost};
+use crate::connections::{HibernationConfig, HibernationHost, KernelHost};
 use crate::error::Result;
 use crate::host::{Host, SharedCatcher};
 use crate::listener::KEEPALIVE_PROBES;
@@ -80,9 +80,11 @@ impl Hibernation {
             let catching = (catcher.clone(), steering.clone());
             let kernel = KernelHost::accepting(catching, grace.clone(), index, program, self.keepalive)?;
             // Old kernels, on which descriptors must be kept, do not take sockets twice.
-            let kernel = if *keeps_descriptors { kernel.with_new_sockets() } else { kernel };
-            // Sockets that come from another process have its program.
-            Ok(if self.is_inherited { kernel.after_another() } else { kernel })
+            let mut kernel = if *keeps_descriptors { kernel.with_new_sockets() } else { kernel };
+            if self.is_inherited {
+                kernel.expect_other_programs();
+            }
+            Ok(kernel)
         })?;
         let memory = outliving.map(|outliving| outliving.memory(index)).transpose()?;
         Ok(HibernationConfig { memory, keepalive: self.keepalive.map(|keepalive| keepalive.time), ..config })

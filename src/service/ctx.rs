@@ -230,8 +230,8 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// Sends `bytes` after what is on its way to the connection already. They are copied. A sleeping connection is
-    /// woken; if no slot is free for it (`ServerBuilder::awake`) the bytes wait for one. A connection whose unsent
-    /// bytes would exceed `ServerBuilder::max_pending` is reset, and counted as a slow reader.
+    /// woken; if no slot is free for it (`ServerBuilder::awake`), or no route leads to its peer, the bytes wait for that. A
+    /// connection whose unsent bytes would exceed `ServerBuilder::max_pending` is reset, and counted as a slow reader.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) {
         let done = self.connections.send(conn, bytes);
         self.note(done);

@@ -41,7 +41,7 @@ pub struct Faults {
     pub insert: usize,
     /// Checkpoints, although nothing is in flight.
     pub checkpoint: usize,
-    /// Restores for which there is no memory now.
+    /// Restores for which there is no memory or no route now.
     pub restore: usize,
     /// Restores that will never succeed.
     pub restore_for_good: usize,
@@ -237,6 +237,11 @@ impl Kernel {
         self.sockets[peer].place = Some((ring, token.slot));
     }
 
+    /// Whether a slot's socket is one that was given up.
+    pub(super) fn is_retired(&self, peer: usize) -> bool {
+        self.catcher.as_ref().is_some_and(|catcher| catcher.ghost == Some(peer))
+    }
+
     /// When a grace period that begins now is over.
     fn end_of_grace(&mut self) -> Instant {
         let now = self.now();
@@ -324,6 +329,8 @@ impl HibernationHost for SimHost {
     fn prepare(&mut self, _socket: &OwnedFd) -> io::Result<()> {
         Ok(())
     }
+
+    fn expect_other_programs(&mut self) {}
 
     fn insert(&mut self, tuple: &Tuple, index: u32) -> bool {
         self.kernel(|kernel| {
@@ -438,11 +445,13 @@ impl HibernationHost for SimHost {
         self.kernel(|kernel| {
             kernel.pass(HALF_A_RESTORE);
             if kernel.has_fault(|faults| faults.restore) {
-                let number = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS][kernel.chance.below(4)];
+                let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+                let routes = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENETDOWN, libc::EADDRNOTAVAIL];
+                let number = [shortages, routes][kernel.chance.below(2)][kernel.chance.below(4)];
                 return Err(errno(number));
             }
             if kernel.has_fault(|faults| faults.restore_for_good) {
-                return Err(errno(libc::EADDRNOTAVAIL));
+                return Err(errno(libc::EPERM));
             }
             let (Checkpoint { tuple, negotiated, progress }, catcher) = (checkpoint, kernel.catching());
             let peer = peer_of(tuple);

@@ -37,6 +37,8 @@ enum Submission {
     Cancel(Token, Operation),
     Reset(Token),
     Shutdown(Token),
+    /// The shutdown before a close, where closed slots linger.
+    ShutBoth(Token),
     Close(Token),
     /// The connection of a socket comes into a slot. The descriptor is open until then.
     Install(Token, OwnedFd),
@@ -195,11 +197,14 @@ impl RingOps for SimRing {
     }
 
     fn close(&mut self, token: Token) -> Result<()> {
-        self.push(Submission::Close(token.with(Operation::Close)))
+        if self.closed_slots_linger() {
+            self.push(Submission::ShutBoth(token))?;
+        }
+        self.close_ours(token)
     }
 
     fn close_ours(&mut self, token: Token) -> Result<()> {
-        self.close(token)
+        self.push(Submission::Close(token.with(Operation::Close)))
     }
 
     fn reset(&mut self, token: Token) -> Result<()> {
@@ -317,6 +322,10 @@ impl Kernel {
             Submission::Shutdown(token) => {
                 let at = self.elapsed() + self.chance.time(SHUTDOWN);
                 self.at(at, move |kernel| kernel.work(ring, Work::Shutdown(token)));
+            }
+            Submission::ShutBoth(token) => {
+                let retired = self.peer_in(ring, token).is_some_and(|peer| self.is_retired(peer));
+                assert!(!retired, "a socket is shut down that was given up, and may serve another connection");
             }
             Submission::Close(token) => {
                 self.pass(CLOSE);

@@ -56,21 +56,35 @@ impl RawSender {
         Ok(RawSender { v4: raw_socket(libc::AF_INET, mark)?, v6 })
     }
 
+    /// Sends a segment as `send` does, from an address of this host. It takes the route that a socket's segments would take:
+    /// rules may choose it by that address.
+    pub fn answer(&self, from: IpAddr, to: IpAddr, segment: &[u8]) -> io::Result<()> {
+        match self.send_by(Some(&Source::of(from)), from, to, segment) {
+            // An address may be this host's although no interface has it (`ip -6 route add local`).
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.send(from, to, segment),
+            sent => sent,
+        }
+    }
+
     /// Sends a segment, whose checksum is right, from one address to another of the same family.
     ///
     /// Fails with the error of sendmsg(2): EMSGSIZE if it does not fit the interface, EAGAIN or ENOBUFS if the
     /// interface has no room, EPERM if a rule forbids it, EAFNOSUPPORT for families that this host does not have.
     pub fn send(&self, from: IpAddr, to: IpAddr, segment: &[u8]) -> io::Result<()> {
+        self.send_by(None, from, to, segment)
+    }
+
+    fn send_by(&self, source: Option<&Source>, from: IpAddr, to: IpAddr, segment: &[u8]) -> io::Result<()> {
         let error = io::Error::from_raw_os_error;
         match (from, to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let header = ipv4_header(from, to, segment.len()).ok_or_else(|| error(libc::EMSGSIZE))?;
-                send(&self.v4, SocketAddr::from((to, 0)), [&header, segment])
+                send(&self.v4, SocketAddr::from((to, 0)), [&header, segment], source)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let socket = self.v6.as_ref().ok_or_else(|| error(libc::EAFNOSUPPORT))?;
                 let header = ipv6_header(from, to, segment.len()).ok_or_else(|| error(libc::EMSGSIZE))?;
-                send(socket, SocketAddr::from((to, 0)), [&header, segment])
+                send(socket, SocketAddr::from((to, 0)), [&header, segment], source)
             }
             _ => Err(error(libc::EAFNOSUPPORT)),
         }
@@ -160,7 +174,41 @@ fn ipv6_header(from: Ipv6Addr, to: Ipv6Addr, segment: usize) -> Option<[u8; IPV6
     Some(header)
 }
 
-fn send(socket: &OwnedFd, to: SocketAddr, parts: [&[u8]; 2]) -> io::Result<()> {
+/// A control message (cmsg(3)) that names the source of a segment, so that its route is chosen by that too. The kernel
+/// does not look for it in the header of IP (`raw_sendmsg` in net/ipv4/raw.c).
+#[repr(align(8))]
+struct Source {
+    bytes: [u8; Source::HEADER + 24],
+    len: usize,
+}
+
+impl Source {
+    /// Bytes of `struct cmsghdr`: the length, the level and the kind.
+    const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
+
+    /// In `struct in_pktinfo` the source is between two numbers, and in `struct in6_pktinfo` before one. Those are 0: any
+    /// interface.
+    fn of(source: IpAddr) -> Source {
+        let (level, kind, at, info) = match source {
+            IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, 4, 12),
+            IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 0, 20),
+        };
+        let len = Source::HEADER + info;
+        let mut bytes = [0; Source::HEADER + 24];
+        let (words, data) = bytes.split_at_mut(Source::HEADER);
+        let (length, rest) = words.split_at_mut(size_of::<usize>());
+        length.copy_from_slice(&len.to_ne_bytes());
+        rest[..4].copy_from_slice(&level.to_ne_bytes());
+        rest[4..].copy_from_slice(&kind.to_ne_bytes());
+        match source {
+            IpAddr::V4(source) => data[at..at + 4].copy_from_slice(&source.octets()),
+            IpAddr::V6(source) => data[at..at + 16].copy_from_slice(&source.octets()),
+        }
+        Source { bytes, len }
+    }
+}
+
+fn send(socket: &OwnedFd, to: SocketAddr, parts: [&[u8]; 2], source: Option<&Source>) -> io::Result<()> {
     let address = RawAddress::from(to);
     let mut parts = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
     // SAFETY: msghdr is plain integers and pointers, for which zero is valid.
@@ -169,7 +217,11 @@ fn send(socket: &OwnedFd, to: SocketAddr, parts: [&[u8]; 2]) -> io::Result<()> {
     message.msg_namelen = address.length();
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
-    // SAFETY: the kernel reads the address and the parts, which outlive the call, and writes to none of them.
+    if let Some(source) = source {
+        message.msg_control = source.bytes.as_ptr().cast_mut().cast();
+        message.msg_controllen = source.len as _;
+    }
+    // SAFETY: the kernel reads the address, the parts and the source, which outlive the call, and writes to none of them.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -75,6 +75,20 @@ fn flag(is: bool, flag: u8) -> u8 {
     if is { flag } else { 0 }
 }
 
+/// The flags of how a connection is closed once all is sent, if it is.
+fn flags_of(closes: Option<Closes>) -> u8 {
+    closes.map_or(0, |Closes { lingers, because_late }| {
+        CLOSES | flag(lingers, LINGERS) | flag(because_late, CLOSES_BY_DEADLINE)
+    })
+}
+
+/// What `flags_of` has made flags of; `None` for any other flags.
+fn closes(flags: u8) -> Option<Option<Closes>> {
+    let closes = Closes { lingers: flags & LINGERS != 0, because_late: flags & CLOSES_BY_DEADLINE != 0 };
+    let closes = (flags & CLOSES != 0).then_some(closes);
+    (flags == flags_of(closes)).then_some(closes)
+}
+
 #[derive(Debug, PartialEq, Eq, Default)]
 struct Writer(Wiped);
 
@@ -216,9 +230,10 @@ impl Sleepers {
             [*index, *first, *second].into_iter().for_each(|number| writer.number(number.to_le_bytes()));
         }
         writer.count(self.surrendered.unsent.len());
-        for (name, bytes) in &self.surrendered.unsent {
+        for (name, bytes, closes) in &self.surrendered.unsent {
             writer.number(name.to_number().to_le_bytes());
             writer.bytes(bytes);
+            writer.number([flags_of(*closes)]);
         }
         writer.0
     }
@@ -228,7 +243,10 @@ impl Sleepers {
         let mut reader = Reader(bytes);
         let window = reader.u16()?;
         let closings = reader.many(|reader| Some((reader.u32()?, [reader.u32()?, reader.u32()?])))?;
-        let unsent = reader.many(|reader| Some((reader.name()?, reader.bytes()?.to_vec())))?;
+        let unsent = reader.many(|reader| {
+            let (name, bytes, [flags]) = (reader.name()?, reader.bytes()?.to_vec(), reader.number()?);
+            Some((name, bytes, closes(flags)?))
+        })?;
         reader.end(Sleepers { window, surrendered: Surrendered { closings, unsent } })
     }
 }
@@ -248,9 +266,7 @@ impl Batch {
         for (state, known) in &self.connections {
             writer.number([flag(state.name.is_some(), NAMED)
                 | flag(state.reads_paused, READS_PAUSED)
-                | flag(state.closes.is_some(), CLOSES)
-                | flag(state.closes.is_some_and(|closes| closes.because_late), CLOSES_BY_DEADLINE)
-                | flag(state.closes.is_some_and(|closes| closes.lingers), LINGERS)
+                | flags_of(state.closes)
                 | flag(state.tells_when_sent, TELLS_WHEN_SENT)
                 | flag(state.tls.is_some(), SECURED)]);
             if let Some(name) = state.name {
@@ -273,19 +289,14 @@ impl Batch {
         let ended = reader.many(Reader::u32)?;
         let connections = reader.many(|reader| {
             let [flags] = reader.number()?;
-            let how = flags & (CLOSES_BY_DEADLINE | LINGERS);
-            let known = NAMED | READS_PAUSED | CLOSES | TELLS_WHEN_SENT | SECURED | how;
-            if flags & !known != 0 || flags & CLOSES == 0 && how != 0 {
-                return None;
-            }
-            let closes = Closes { lingers: how & LINGERS != 0, because_late: how & CLOSES_BY_DEADLINE != 0 };
+            let closes = closes(flags & !(NAMED | READS_PAUSED | TELLS_WHEN_SENT | SECURED))?;
             let name = if flags & NAMED != 0 { Some(reader.name()?) } else { None };
             let state = HandedState {
                 name,
                 silence: reader.u16()?,
                 quiet_since: reader.u64()?,
                 reads_paused: flags & READS_PAUSED != 0,
-                closes: (flags & CLOSES != 0).then_some(closes),
+                closes,
                 tells_when_sent: flags & TELLS_WHEN_SENT != 0,
                 unsent: reader.bytes()?.to_vec(),
                 tls: if flags & SECURED != 0 { Some(Wiped::from(reader.bytes()?)) } else { None },
@@ -328,10 +339,13 @@ mod tests {
         known.encode()
     }
 
-    fn state() -> impl Strategy<Value = HandedState> {
+    fn closes() -> impl Strategy<Value = Option<Closes>> {
         let closes = any::<(bool, bool)>().prop_map(|(lingers, because_late)| Closes { lingers, because_late });
-        let closes = prop::option::of(closes);
-        (prop::option::of(name()), any::<(u16, bool, bool, u64)>(), closes, bytes(), tls()).prop_map(
+        prop::option::of(closes)
+    }
+
+    fn state() -> impl Strategy<Value = HandedState> {
+        (prop::option::of(name()), any::<(u16, bool, bool, u64)>(), closes(), bytes(), tls()).prop_map(
             |(name, (silence, reads_paused, tells_when_sent, quiet_since), closes, unsent, tls)| HandedState {
                 name,
                 silence,
@@ -347,7 +361,7 @@ mod tests {
 
     fn sleepers() -> impl Strategy<Value = Sleepers> {
         let closings = prop::collection::vec(any::<(u32, [u32; 2])>(), 0..5);
-        let unsent = prop::collection::vec((name(), bytes()), 0..5);
+        let unsent = prop::collection::vec((name(), bytes(), closes()), 0..5);
         (any::<u16>(), closings, unsent)
             .prop_map(|(window, closings, unsent)| Sleepers { window, surrendered: Surrendered { closings, unsent } })
     }

@@ -2,6 +2,7 @@
 //! connections to sleep; over IPv4 and IPv6, over loopback and over a cable between two network namespaces.
 
 mod hostile;
+mod routes;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

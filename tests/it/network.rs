@@ -3,12 +3,13 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use netlink_bindings::rt_addr::{self, Ifaddrmsg};
 use netlink_bindings::rt_link::{self, IfinfoFlags, Ifinfomsg};
 use netlink_bindings::rt_route::{self, RtmType, Rtmsg};
+use netlink_bindings::rt_rule::{self, FibRuleHdr, FrAct};
 use netlink_socket2::NetlinkSocket;
 
 /// Constants of linux/rtnetlink.h: the table of ordinary routes, the scope of a link, and the protocol of an
@@ -63,19 +64,36 @@ pub fn remove_address(name: &CStr, address: impl Into<IpAddr>, prefix: u8) {
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 
-/// Routes an IPv4 block to an interface: `ip route add BLOCK/PREFIX dev NAME`.
-pub fn route(name: &CStr, block: Ipv4Addr, prefix: u8) {
+/// Routes a block to an interface: `ip route add BLOCK/PREFIX dev NAME`.
+pub fn route(name: &CStr, block: impl Into<IpAddr>, prefix: u8) {
+    route_by(RT_TABLE_MAIN, name, block, prefix);
+}
+
+/// Has a table of its own for what comes from an address: `ip rule add from ADDRESS table TABLE`.
+pub fn rule(address: impl Into<IpAddr>, table: u8) {
+    let address = address.into();
+    let (family, bits) = if address.is_ipv4() { (libc::AF_INET, 32) } else { (libc::AF_INET6, 128) };
+    let header =
+        FibRuleHdr { family: family as u8, src_len: bits, table, action: FrAct::ToTbl as u8, ..Default::default() };
+    let mut request = rt_rule::Request::new().set_create().set_excl().op_newrule_do(&header);
+    request.encode().push_src(address);
+    NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
+}
+
+/// Routes a block to an interface in a table: `ip route add BLOCK/PREFIX dev NAME table TABLE`.
+pub fn route_by(table: u8, name: &CStr, block: impl Into<IpAddr>, prefix: u8) {
+    let block = block.into();
     let header = Rtmsg {
-        rtm_family: libc::AF_INET as u8,
+        rtm_family: if block.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8,
         rtm_dst_len: prefix,
-        rtm_table: RT_TABLE_MAIN,
+        rtm_table: table,
         rtm_protocol: RTPROT_STATIC,
         rtm_scope: RT_SCOPE_LINK,
         rtm_type: RtmType::Unicast as u8,
         ..Default::default()
     };
     let mut request = rt_route::Request::new().set_create().set_excl().op_newroute_do(&header);
-    request.encode().push_dst(IpAddr::V4(block)).push_oif(index(name));
+    request.encode().push_dst(block).push_oif(index(name));
     NetlinkSocket::new().request(&request).unwrap().recv_ack().unwrap();
 }
 

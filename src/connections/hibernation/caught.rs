@@ -83,7 +83,11 @@ impl<S: Default> Hibernation<S> {
     ) -> Result<Arrival> {
         let (counters, index) = (around.parts.counters, caught.index);
         let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(Arrival::Settled) };
-        let verdict = judge(&checkpoint, &caught.tuple, &segment);
+        let verdict = match judge(&checkpoint, &caught.tuple, &segment) {
+            // Its peer can still receive, and our FIN comes behind what is kept for it.
+            Verdict::PeerEnds(progress) if self.has_unsent(self.entries.name_of(index)) => Verdict::Reinject(progress),
+            verdict => verdict,
+        };
         if !matches!(verdict, Verdict::Refuse(_) | Verdict::Challenge(_)) {
             self.keepalive.forget(index);
         }
@@ -143,7 +147,7 @@ impl<S: Default> Hibernation<S> {
                 around.parts.counters.woken_by_peer.add(1);
                 Some(conn)
             }
-            Wake::Later => {
+            Wake::Later | Wake::NoRoute(_) => {
                 self.unanswered += 1;
                 None
             }

@@ -139,7 +139,10 @@ impl<S: Default> Hibernation<S> {
         around.parts.leave();
         self.keepalive.forget(index);
         self.entries.move_to(index, Whereabouts::Ending);
-        self.endings.tell(index, reason);
+        // As for one that is awake, the reason for which it was to be closed counts.
+        let closes = self.unsent.take(self.entries.name_of(index)).and_then(|kept| kept.closes);
+        let earlier = closes.map(|(_, earlier)| earlier).filter(|earlier| *earlier != CloseReason::Local);
+        self.endings.tell(index, earlier.unwrap_or(reason));
     }
 
     /// The next connection that ended while it slept and whose driver was not told yet.
@@ -183,7 +186,7 @@ impl<S: Default> Hibernation<S> {
         self.endings.stopping = true;
     }
 
-    /// Closes a sleeping connection, without a socket.
+    /// Closes a sleeping connection, without a socket. One that is to be told more before is closed when that has been sent.
     pub fn close<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
@@ -192,6 +195,9 @@ impl<S: Default> Hibernation<S> {
         reason: CloseReason,
     ) {
         let Some(index) = self.asleep(name) else { return };
+        if self.is_closed_later(name, mode, reason) {
+            return;
+        }
         let Some(checkpoint) = self.entries.checkpoint(index) else { return };
         let counters = around.parts.counters;
         self.gone(around, index, reason);

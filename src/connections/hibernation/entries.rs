@@ -366,6 +366,11 @@ impl Entries {
         });
     }
 
+    /// A sleeping connection passes for heard last in a window.
+    pub fn set_heard(&mut self, index: u32, window: u16) {
+        self.change(index, |entry| entry.heard = window);
+    }
+
     /// A connection that sleeps or ends has come so far.
     pub fn progressed(&mut self, index: u32, progress: &Progress) {
         self.change(index, |entry| entry.progress(progress));

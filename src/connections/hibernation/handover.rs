@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::entries::Whereabouts;
-use super::{Around, Hibernation, NO_ENTRY};
+use super::{Around, Hibernation, Kept, NO_ENTRY};
+use crate::connections::handover::Closes;
 use crate::connections::idle::IdleTracker;
 use crate::error::{Errno, Error, HibernationReason, HostError, Result};
 use crate::hibernation::answer::Answer;
@@ -53,8 +54,8 @@ impl WindowWord {
 pub struct Surrendered {
     /// How far the ends have come that are under way, by entry.
     pub closings: Vec<(u32, [u32; 2])>,
-    /// Bytes that wait for a free slot, by name.
-    pub unsent: Vec<(ConnId, Vec<u8>)>,
+    /// Bytes for connections that could not be woken, by name, and how each is closed once they have been sent.
+    pub unsent: Vec<(ConnId, Vec<u8>, Option<Closes>)>,
 }
 
 /// What of the sleeping connections is another process's. As long as anything is, none falls asleep here, and what comes
@@ -197,10 +198,10 @@ impl<S: Default> Hibernation<S> {
         counters.handed_over.add(asleep);
         around.parts.acceptor.leave(asleep);
         let closings = self.endings.take_all().into_iter().map(|(index, closing)| (index, closing.to_numbers()));
-        let unsent = std::mem::take(&mut self.unsent_bytes).into_iter().collect();
-        (self.unsent, self.unsent_total) = Default::default();
+        let unsent = self.unsent.take_all().into_iter();
+        let unsent = unsent.map(|(name, Kept { bytes, closes })| (name, bytes, closes.map(Closes::from)));
         self.keepalive.forget_all();
-        let surrendered = Surrendered { closings: closings.collect(), unsent };
+        let surrendered = Surrendered { closings: closings.collect(), unsent: unsent.collect() };
         self.entries.surrender();
         self.given = Given::All;
         surrendered
@@ -226,6 +227,11 @@ impl<S: Default> Hibernation<S> {
     /// The entries, the table and the ring buffer are another process's yet.
     pub fn await_take_over(&mut self) {
         self.given = Given::All;
+    }
+
+    /// Sockets may have another process's program from now on.
+    pub fn expect_other_programs(&mut self) {
+        self.host.expect_other_programs();
     }
 
     /// Whether nothing of an earlier sleep waits for a grace period any more.
@@ -287,11 +293,9 @@ impl<S: Default> Hibernation<S> {
         for index in found.ending {
             self.resume_end(around, index, closings.get(&index).copied());
         }
-        for (name, bytes) in from.unsent {
+        for (name, bytes, closes) in from.unsent {
             if self.is_asleep(name) {
-                self.unsent_total += bytes.len();
-                self.unsent.push_back(name);
-                self.unsent_bytes.insert(name, bytes);
+                self.unsent.put(name, Kept { bytes, closes: closes.map(Closes::how) });
             }
         }
         Ok(())

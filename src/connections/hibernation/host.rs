@@ -29,6 +29,9 @@ pub trait HibernationHost {
     /// from their accept.
     fn prepare(&mut self, socket: &OwnedFd) -> io::Result<()>;
 
+    /// Sockets may have another process's program from now on: `prepare` gives each its own.
+    fn expect_other_programs(&mut self);
+
     /// Inserts a connection in the table: its segments are caught from now on. `false` if the table has no place for
     /// it.
     fn insert(&mut self, tuple: &Tuple, index: u32) -> bool;

@@ -9,7 +9,7 @@ use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::clock::Mark;
 use crate::connections::close_reason::CloseReason;
-use crate::connections::idle;
+use crate::connections::idle::{self, IdleTracker};
 use crate::connections::slots::Cursor;
 use crate::error::Errno;
 use crate::hibernation::answer::Answer;
@@ -38,11 +38,14 @@ pub(super) struct SleeperKeepalive {
     owed: f64,
     /// Probes that the peer of an entry's connection has not answered.
     unanswered: HashMap<u32, u32>,
+    /// The next entry whose silence is kept from becoming ambiguous.
+    pins: Cursor,
 }
 
 impl SleeperKeepalive {
     pub fn new(time: Option<Duration>, now: Mark) -> SleeperKeepalive {
-        SleeperKeepalive { time, cursor: Cursor::START, due: now, stepped: now, owed: 0.0, unanswered: HashMap::new() }
+        let (unanswered, pins) = (HashMap::new(), Cursor::START);
+        SleeperKeepalive { time, cursor: Cursor::START, due: now, stepped: now, owed: 0.0, unanswered, pins }
     }
 
     /// When the next step is due, if there is any.
@@ -65,6 +68,20 @@ impl SleeperKeepalive {
 }
 
 impl<S: Default> Hibernation<S> {
+    /// Keeps the silence of some sleeping connections from becoming ambiguous (`IdleTracker::pin_some`).
+    pub fn pin_silent(&mut self, idle: &IdleTracker) {
+        if self.given.freezes() {
+            return;
+        }
+        for _ in 0..IdleTracker::share(self.entries.len() as usize) {
+            let Some(index) = self.entries.next(&mut self.keepalive.pins) else { break };
+            let (heard, pinned) = (self.entries.heard(index), idle.pinned(self.entries.heard(index)));
+            if self.entries.whereabouts(index) == Whereabouts::Asleep && pinned != heard {
+                self.entries.set_heard(index, pinned);
+            }
+        }
+    }
+
     /// Visits some sleeping connections if it is time: asks peers that were silent, and gives up those that did not
     /// answer `KEEPALIVE_PROBES` times.
     pub(super) fn keep_alive<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {

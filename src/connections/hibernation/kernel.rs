@@ -41,7 +41,7 @@ pub struct KernelHost {
     /// What woken sockets are given.
     program: OwnedFd,
     keepalive: Option<Keepalive>,
-    /// Sockets may have no program yet, or that of an earlier process.
+    /// Sockets may have no program yet, or another process's.
     attaches: bool,
     /// Sockets that are kept blank at most, to serve other connections.
     most_blanks: usize,
@@ -105,7 +105,8 @@ impl KernelHost {
     }
 
     /// Makes a new socket for each connection that wakes. With Linux 6.1, in the lab, connections in reused sockets were
-    /// closed soon after they woke. The cause is not known.
+    /// closed soon after they woke. Their slots were then closed with a shutdown, which is likely the cause; it was not tried
+    /// again since they are closed without one.
     pub fn with_new_sockets(self) -> KernelHost {
         KernelHost { most_blanks: 0, ..self }
     }
@@ -114,11 +115,6 @@ impl KernelHost {
     pub fn within_descriptors(self, spare: u64) -> KernelHost {
         let most = (spare / SHARE_OF_BLANKS).min(MOST_BLANKS) as usize;
         KernelHost { most_blanks: self.most_blanks.min(most), ..self }
-    }
-
-    /// Gives its program to every socket that is put to sleep, as some have that of an earlier process.
-    pub fn after_another(self) -> KernelHost {
-        KernelHost { attaches: true, ..self }
     }
 
     /// A blank socket for a connection with this local end.
@@ -172,6 +168,10 @@ impl HibernationHost for KernelHost {
 
     fn prepare(&mut self, socket: &OwnedFd) -> io::Result<()> {
         if self.attaches { sys::attach_program(socket, self.program.as_fd()) } else { Ok(()) }
+    }
+
+    fn expect_other_programs(&mut self) {
+        self.attaches = true;
     }
 
     fn insert(&mut self, tuple: &Tuple, index: u32) -> bool {
@@ -283,7 +283,7 @@ impl HibernationHost for KernelHost {
     }
 
     fn send(&mut self, tuple: &Tuple, segment: &[u8]) -> io::Result<()> {
-        self.answers.send(tuple.local.ip(), tuple.remote.ip(), segment)
+        self.answers.answer(tuple.local.ip(), tuple.remote.ip(), segment)
     }
 
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {

@@ -12,9 +12,6 @@ use crate::hibernation::Checkpoint;
 use crate::ring::RingOps;
 use crate::token::ConnId;
 
-/// Bytes kept at most for sleeping connections that wait for a free slot, over all of a shard.
-const MOST_UNSENT: usize = 16 << 20;
-
 /// What came of waking a connection, or of looking for one to which something is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::connections) enum Wake {
@@ -22,6 +19,8 @@ pub(in crate::connections) enum Wake {
     Awake(ConnId),
     /// No slot is free, or the kernel has no memory or no descriptor: it still sleeps.
     Later,
+    /// The kernel has no route to its peer, or its address is away, with this error: it still sleeps.
+    NoRoute(Errno),
     /// It is gone: it ended, or could not be restored.
     Gone,
 }
@@ -54,6 +53,9 @@ impl<S: Default> Hibernation<S> {
                 let errno = Errno::of(&error);
                 if errno.is_shortage() {
                     return Ok(Wake::Later);
+                }
+                if errno.lacks_route() {
+                    return Ok(Wake::NoRoute(errno));
                 }
                 self.leave_table(index);
                 self.gone(around, index, CloseReason::Failed(errno));
@@ -97,47 +99,5 @@ impl<S: Default> Hibernation<S> {
             around.parts.counters.woken_by_send.add(1);
         }
         Ok(Some(wake))
-    }
-
-    /// Keeps bytes for a connection that still sleeps as no slot is free, or for which bytes are kept already. `false`
-    /// if more than `most` would be kept: the connection is then to be closed.
-    pub fn keep_unsent(&mut self, name: ConnId, bytes: &[u8], most: usize) -> bool {
-        let fits = self.unsent(name) + bytes.len() <= most && self.unsent_total + bytes.len() <= MOST_UNSENT;
-        if fits && !bytes.is_empty() {
-            let kept = self.unsent_bytes.entry(name).or_default();
-            if kept.is_empty() {
-                self.unsent.push_back(name);
-            }
-            kept.extend_from_slice(bytes);
-            self.unsent_total += bytes.len();
-        }
-        fits
-    }
-
-    /// Whether bytes are kept for a connection of this process.
-    pub fn has_unsent(&self, name: ConnId) -> bool {
-        let is_given = |name| self.entries.find(name).is_some_and(|index| self.is_given(index));
-        !self.unsent_bytes.is_empty() && self.unsent_bytes.contains_key(&name) && !is_given(name)
-    }
-
-    /// Bytes that are kept for a connection.
-    pub fn unsent(&self, name: ConnId) -> usize {
-        self.unsent_bytes.get(&name).map_or(0, Vec::len)
-    }
-
-    /// The connection for which bytes are kept the longest.
-    pub fn first_unsent(&mut self) -> Option<ConnId> {
-        // The bytes of some have gone, as they woke by themselves.
-        while self.unsent.front().is_some_and(|name| !self.unsent_bytes.contains_key(name)) {
-            self.unsent.pop_front();
-        }
-        self.unsent.front().copied()
-    }
-
-    /// Takes the bytes that are kept for a connection.
-    pub fn take_unsent_of(&mut self, name: ConnId) -> Option<Vec<u8>> {
-        let bytes = self.unsent_bytes.remove(&name)?;
-        self.unsent_total -= bytes.len();
-        Some(bytes)
     }
 }

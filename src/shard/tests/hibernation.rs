@@ -68,6 +68,10 @@ struct Kept {
     /// Each end: when, of which number, and why.
     ended: Vec<(Duration, u32, CloseReason)>,
     in_use: Vec<(Duration, u64)>,
+    /// Bytes that were kept for a connection at its end, and that nobody tried to send.
+    unsent: usize,
+    /// How long each connection was silent when everything was closed at last.
+    silences: Vec<Duration>,
     counters: Snapshot,
 }
 
@@ -286,8 +290,10 @@ impl Driver<Machine> for Keeper {
     }
 
     fn ended(&mut self, connections: &mut Simulated, conn: ConnId, reason: CloseReason) -> Result<()> {
-        let number = self.held(connections, conn).number;
+        let Held { number, kept, .. } = self.held(connections, conn);
+        let (number, kept) = (*number, kept.len());
         self.held.remove(&conn);
+        self.seen.borrow_mut().unsent += kept;
         self.seen.borrow_mut().ended.push((self.machine.elapsed(), number, reason));
         Ok(())
     }
@@ -312,6 +318,7 @@ impl Driver<Machine> for Keeper {
             return Ok(Schedule::At(self.machine.instant(self.end)));
         }
         if self.closing.is_none() {
+            self.seen.borrow_mut().silences = self.names.iter().filter_map(|name| connections.silence(*name)).collect();
             connections.stop_listening()?;
             self.machine.kernel(|kernel| kernel.fail_accepts());
         }

@@ -164,6 +164,29 @@ fn bytes_for_more_sleepers_than_slots_reach_all() {
     });
 }
 
+/// No connection is closed because others have much to be sent too, as long as the host has memory.
+#[test]
+fn many_bytes_for_more_sleepers_than_slots_reach_all() {
+    const PEERS: usize = 320;
+    const SLOTS: u32 = 20;
+    /// As many as may be kept for one connection.
+    const BYTES: usize = 60_000;
+    const { assert!(PEERS * BYTES > 17 << 20) };
+    let night = Night::new(1, SLOTS, PEERS as u32 + ACCEPTS as u32, Catcher::default());
+    // So many that those that came before sleep.
+    let peers = night.come(PEERS, Duration::ZERO, 80 * MILLI);
+    night.command(Duration::ZERO, Command::Collect);
+    for (nth, peer) in peers.clone().enumerate() {
+        night.say(80 * MILLI * nth as u32 + MILLI, peer, BYTES);
+    }
+    let sent = 40 * SECOND;
+    night.command(sent, Command::PushAll);
+    let (machine, seen) = night.run(sent + 100 * SECOND);
+    assert!(seen.most_asleep as usize > PEERS - SLOTS as usize, "they do not sleep: {}", seen.most_asleep);
+    assert_eq!(seen.counters.slow_readers, 0);
+    assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+}
+
 /// While a process stands still nothing is heard: that is no silence of its peers.
 #[test]
 fn a_process_that_stood_still_puts_no_connection_to_sleep_for_that() {

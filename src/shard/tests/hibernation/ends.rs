@@ -1,6 +1,7 @@
 //! Sleeping connections that end: many at once, at a pace, and for silence.
 
 use super::*;
+use crate::connections::LONGEST_IDLE;
 use crate::error::Errno;
 
 /// Connections that sleep.
@@ -138,6 +139,19 @@ fn silent_sleepers_are_closed_without_delaying_others() {
         let wait = talk.longest_wait(&machine);
         assert!(wait < MILLI, "an echo took {wait:?}");
     });
+}
+
+/// A connection that is silent for days, asleep or awake, does not seem to be heard again.
+#[test]
+fn days_of_silence_are_told_as_the_longest_one() {
+    const WINDOW: Duration = Duration::from_secs(4);
+    let mut catcher = Catcher::default();
+    catcher.places = 1;
+    let mut night = Night::new(1, 10, 10, catcher);
+    night.config.hibernation.as_mut().expect("they sleep").after = 3_600 * SECOND;
+    night.come(2, Duration::ZERO, MILLI);
+    let (_, seen) = night.run(70_000 * WINDOW);
+    assert_eq!((seen.most_asleep, seen.silences), (1, vec![LONGEST_IDLE; 2]));
 }
 
 /// What is sent to a silent peer is no sign of life, whether the connection wakes for it or not.

@@ -174,6 +174,18 @@ fn a_reset_behind_lost_bytes_ends_the_connection() {
     });
 }
 
+/// Where the descriptors of closed slots linger, a close begins with a shutdown. That of a sleeper's slot does not: its
+/// socket may serve another connection later. The simulated kernel watches that.
+#[test]
+fn the_socket_of_a_sleeper_is_not_shut_down() {
+    let night = Night::new(1, 3, 40, Catcher::default());
+    night.machine.kernel(|kernel| kernel.lingers = true);
+    let peer = night.come(1, Duration::ZERO, MILLI).start;
+    night.say(SECOND, peer, 3);
+    let (machine, seen) = night.run(2 * SECOND);
+    assert_eq!((seen.slept, seen.woke, missing(&machine, peer)), (2, 1, 0));
+}
+
 /// Bytes for a sleeper that cannot be woken go to it soon, also where nothing else happens on the shard.
 #[test]
 fn bytes_that_had_to_wait_need_no_other_event() {
@@ -187,6 +199,80 @@ fn bytes_that_had_to_wait_need_no_other_event() {
         night.command(SECOND, Command::Push(1));
         let (machine, seen) = night.run(10 * SECOND);
         assert_eq!(missing(&machine, peer), 0, "{:?}", seen.counters);
+    });
+}
+
+/// What ends a connection for which bytes wait, in order.
+const ENDS: [Step; 3] = [Step::Fin, Step::Close(CloseMode::Graceful), Step::Close(CloseMode::Lingering)];
+
+/// Bytes for a sleeper that cannot be woken at once go before its end, whichever side ends it.
+#[test]
+fn bytes_that_had_to_wait_go_before_the_end() {
+    with_seeds(20, |seed| {
+        for end in ENDS {
+            let mut catcher = Catcher::default();
+            catcher.faults.restore = 2;
+            let night = Night::new(seed, 3, 40, catcher);
+            let peer = night.come(1, Duration::ZERO, MILLI).start;
+            night.command(MILLI, Command::Collect);
+            night.say(2 * MILLI, peer, 3);
+            night.command(SECOND, Command::PushOne(1));
+            night.command(SECOND, Command::PushOne(1));
+            match end {
+                Step::Close(mode) => {
+                    night.command(SECOND, Command::Close(1, mode));
+                    // It was closed before.
+                    night.command(SECOND, Command::PushOne(1));
+                    night.command(SECOND + MILLI, Command::Close(1, CloseMode::Graceful));
+                }
+                _ => night.machine.at(SECOND, move |kernel| kernel.fin(peer)),
+            }
+            let (machine, seen) = night.run(60 * SECOND);
+            assert_eq!(missing(&machine, peer), 1, "{end:?}: {:?}", (&seen.ended, seen.counters));
+            let reason = if end == Step::Fin { CloseReason::PeerClosed } else { CloseReason::Local };
+            assert_eq!(seen.ended.iter().map(|(.., reason)| *reason).collect::<Vec<_>>(), [reason], "{end:?}");
+        }
+    });
+}
+
+/// One that is to be closed once its bytes are sent is closed at once where that is wanted later, and its driver is told
+/// of the first reason.
+#[test]
+fn a_close_at_once_does_not_wait_for_the_bytes() {
+    for mode in [CloseMode::Immediate, CloseMode::Abort] {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 1;
+        let night = Night::new(1, 3, 40, catcher);
+        let peer = night.come(1, Duration::ZERO, MILLI).start;
+        night.command(MILLI, Command::Collect);
+        night.say(2 * MILLI, peer, 3);
+        for command in [Command::Push(1), Command::Close(1, CloseMode::Graceful)] {
+            night.command(SECOND, command);
+        }
+        night.command(2 * SECOND, Command::Close(1, mode));
+        let (machine, seen) = night.run(5 * SECOND);
+        assert_eq!((seen.ended_by(2 * SECOND - MILLI), seen.ended_by(2 * SECOND + 10 * MILLI)), (0, 1), "{mode:?}");
+        assert_eq!(missing(&machine, peer), 3);
+    }
+}
+
+/// What is sent while a receive is under way that finds the peer's FIN goes before ours.
+#[test]
+fn bytes_that_are_sent_as_a_fin_comes_go_before_the_end() {
+    with_seeds(40, |seed| {
+        let night = Night::new(seed, 3, 40, Catcher::default());
+        let peers = night.come(2, Duration::ZERO, MILLI / 100);
+        let (to, from) = (peers.start, peers.start + 1);
+        night.command(MILLI, Command::Collect);
+        night.say(10 * MILLI, to, 3);
+        night.command(20 * MILLI, Command::PushAtNext(1));
+        night.say(30 * MILLI, from, 3);
+        night.machine.at(30 * MILLI, move |kernel| kernel.fin(to));
+        night.command(100 * MILLI, Command::Push(2));
+        let (machine, seen) = night.run(SECOND);
+        let (_, number, reason) = seen.ended[0];
+        // The FIN may be received before.
+        assert_eq!((number, reason, missing(&machine, to)), (1, CloseReason::PeerClosed, seen.unsent));
     });
 }
 

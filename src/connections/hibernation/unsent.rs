@@ -1,0 +1,258 @@
+//! Bytes for sleeping connections that cannot be woken now: no slot is free, the kernel has no memory or no descriptor, or
+//! it has no route to the peer.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::Hibernation;
+use crate::clock::Mark;
+use crate::connections::close_reason::CloseReason;
+use crate::connections::lifecycle::CloseMode;
+use crate::token::ConnId;
+
+/// Bytes kept at most over all of a shard while the host is short of memory. Otherwise only those of each connection are
+/// bounded (`Outgoing::most`), as where connections are awake.
+const MOST_WHILE_SHORT: usize = 16 << 20;
+
+/// Kept bytes are tried again this often: no event tells that the kernel has memory, descriptors or a route again.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+
+/// For so long a peer may have no route. Linux sends a segment again for about as long before it gives its connection up
+/// (`tcp_retries2`).
+const LONGEST_WITHOUT_ROUTE: Duration = Duration::from_secs(15 * 60);
+
+/// Connections that are tried between two pauses and have no route still. Those that have one again do not count.
+const TRIES_WITHOUT_ROUTE: usize = 16;
+
+/// What is kept for a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::connections) struct Kept {
+    /// Bytes that are to be sent. With TLS they are sealed.
+    pub bytes: Vec<u8>,
+    /// How and why it is closed once they have been sent.
+    pub closes: Option<(CloseMode, CloseReason)>,
+}
+
+/// What is kept for the sleeping connections of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    kept: HashMap<ConnId, Kept>,
+    /// Bytes that are kept for all of them.
+    total: usize,
+    /// The connections in the order in which their first bytes came, and some whose bytes have gone, as they woke by
+    /// themselves.
+    queue: VecDeque<ConnId>,
+    /// Those that were tried and had no route, and since when each has none.
+    stranded: VecDeque<(ConnId, Mark)>,
+    /// When the first of them is tried, and how many may be tried then.
+    due: Mark,
+    tries: usize,
+}
+
+impl Unsent {
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// For how many connections something is kept.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Keeps bytes behind those that are kept already. Those of a connection that is to be closed then are dropped. `false`
+    /// if there would be more than `most` of its connection, or too many while the host `is_short` of memory.
+    fn keep(&mut self, name: ConnId, bytes: &[u8], most: usize, is_short: bool) -> bool {
+        let before = self.kept.get(&name);
+        if before.is_some_and(|kept| kept.closes.is_some()) {
+            return true;
+        }
+        let all = before.map_or(0, |kept| kept.bytes.len()) + bytes.len();
+        if all > most || is_short && self.total + bytes.len() > MOST_WHILE_SHORT {
+            return false;
+        }
+        if !bytes.is_empty() {
+            self.put(name, Kept { bytes: bytes.to_vec(), closes: None });
+        }
+        true
+    }
+
+    /// Keeps more for a connection.
+    pub fn put(&mut self, name: ConnId, more: Kept) {
+        self.total += more.bytes.len();
+        let kept = self.kept.entry(name).or_insert_with(|| {
+            self.queue.push_back(name);
+            Kept::default()
+        });
+        kept.bytes.extend(more.bytes);
+        kept.closes = kept.closes.or(more.closes);
+    }
+
+    /// The connection that is to be tried next. It stays that until its bytes are taken, or `strand`.
+    fn next(&mut self, now: Mark) -> Option<ConnId> {
+        while self.queue.front().is_some_and(|name| !self.kept.contains_key(name)) {
+            self.queue.pop_front();
+        }
+        while self.stranded.front().is_some_and(|(name, _)| !self.kept.contains_key(name)) {
+            self.stranded.pop_front();
+        }
+        let stranded = self.stranded.front().filter(|_| self.due <= now).map(|(name, _)| *name);
+        self.queue.front().copied().or(stranded)
+    }
+
+    /// The connection that `next` has named has no route. Tells whether it may go on waiting for one.
+    fn strand(&mut self, now: Mark) -> bool {
+        let since = if let Some(name) = self.queue.pop_front() {
+            if self.stranded.is_empty() {
+                (self.due, self.tries) = (now.after(PAUSE), 0);
+            }
+            self.stranded.push_back((name, now));
+            now
+        } else if let Some((name, since)) = self.stranded.pop_front() {
+            self.stranded.push_back((name, since));
+            self.tries += 1;
+            if self.tries >= TRIES_WITHOUT_ROUTE.min(self.stranded.len()) {
+                (self.due, self.tries) = (now.after(PAUSE), 0);
+            }
+            since
+        } else {
+            now
+        };
+        now.since(since) < LONGEST_WITHOUT_ROUTE
+    }
+
+    /// Takes what is kept for a connection.
+    pub fn take(&mut self, name: ConnId) -> Option<Kept> {
+        let kept = self.kept.remove(&name)?;
+        self.total -= kept.bytes.len();
+        Some(kept)
+    }
+
+    /// Takes all, in the order in which it is to be sent.
+    pub fn take_all(&mut self) -> Vec<(ConnId, Kept)> {
+        let Unsent { mut kept, queue, stranded, .. } = std::mem::take(self);
+        let names = stranded.into_iter().map(|(name, _)| name).chain(queue);
+        names.filter_map(|name| kept.remove(&name).map(|kept| (name, kept))).collect()
+    }
+}
+
+impl<S: Default> Hibernation<S> {
+    /// Keeps bytes for a connection that still sleeps as it cannot be woken, or for which bytes are kept already. `false`
+    /// if more than `most` would be kept, or too many for a host that `is_short` of memory: the connection is then to be
+    /// closed.
+    pub fn keep_unsent(&mut self, name: ConnId, bytes: &[u8], most: usize, is_short: bool) -> bool {
+        self.unsent.keep(name, bytes, most, is_short)
+    }
+
+    /// A connection is to be closed. If it is to be told more before, that goes first, and this is `true`: the connection is
+    /// closed once that has been sent, and is sent nothing more.
+    pub(super) fn is_closed_later(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> bool {
+        let in_order = matches!(mode, CloseMode::Graceful | CloseMode::Lingering);
+        let Some(kept) = self.unsent.kept.get_mut(&name).filter(|_| in_order) else { return false };
+        kept.closes.get_or_insert((mode, reason));
+        true
+    }
+
+    /// Whether something is kept for a connection of this process.
+    pub fn has_unsent(&self, name: ConnId) -> bool {
+        let is_given = |name| self.entries.find(name).is_some_and(|index| self.is_given(index));
+        !self.unsent.is_empty() && self.unsent.kept.contains_key(&name) && !is_given(name)
+    }
+
+    /// Bytes that are kept for a connection.
+    pub fn unsent(&self, name: ConnId) -> usize {
+        self.unsent.kept.get(&name).map_or(0, |kept| kept.bytes.len())
+    }
+
+    /// The connection that is to be woken next for what is kept for it.
+    pub fn next_unsent(&mut self, now: Mark) -> Option<ConnId> {
+        self.unsent.next(now)
+    }
+
+    /// The connection that `next_unsent` has named has no route. Tells whether it may go on waiting for one.
+    pub fn may_await_route(&mut self, now: Mark) -> bool {
+        self.unsent.strand(now)
+    }
+
+    /// Takes what is kept for a connection.
+    pub fn take_unsent_of(&mut self, name: ConnId) -> Option<Kept> {
+        self.unsent.take(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: u32) -> ConnId {
+        ConnId::new(0, number, 0)
+    }
+
+    /// So many connections with a byte each.
+    fn kept_for(count: u32) -> Unsent {
+        let mut unsent = Unsent::default();
+        (0..count).for_each(|number| assert!(unsent.keep(name(number), b"x", 100, false)));
+        unsent
+    }
+
+    #[test]
+    fn all_bytes_of_a_shard_are_bounded_only_while_memory_is_short() {
+        let mut unsent = Unsent::default();
+        let much = vec![0; MOST_WHILE_SHORT];
+        assert!(unsent.keep(name(1), &much, much.len(), true));
+        assert!(!unsent.keep(name(2), b"x", much.len(), true));
+        assert!(unsent.keep(name(2), b"x", much.len(), false));
+        assert!(!unsent.keep(name(1), b"x", much.len(), false), "more than one may have");
+        drop(unsent.take(name(1)));
+        assert!(unsent.keep(name(3), b"x", much.len(), true));
+    }
+
+    /// Those without a route are tried a few at a time, the others at once, and each that has a route again without a pause.
+    #[test]
+    fn those_without_a_route_do_not_delay_the_others() {
+        let mut now = Mark::default();
+        let mut unsent = kept_for(100);
+        for number in 0..90 {
+            assert_eq!(unsent.next(now), Some(name(number)));
+            assert!(unsent.strand(now));
+        }
+        assert_eq!(unsent.next(now), Some(name(90)));
+        (90..100).for_each(|number| drop(unsent.take(name(number))));
+        assert_eq!(unsent.next(now), None);
+        now = now.after(PAUSE);
+        for number in 0..TRIES_WITHOUT_ROUTE as u32 {
+            assert_eq!(unsent.next(now), Some(name(number)));
+            assert!(unsent.strand(now));
+        }
+        assert_eq!(unsent.next(now), None);
+        now = now.after(PAUSE);
+        while let Some(name) = unsent.next(now) {
+            assert_eq!(unsent.take(name).map(|kept| kept.bytes), Some(b"x".to_vec()));
+        }
+        assert_eq!((unsent.is_empty(), unsent.total), (true, 0));
+    }
+
+    #[test]
+    fn a_route_is_awaited_for_a_limited_time() {
+        let (mut now, mut unsent) = (Mark::default(), kept_for(1));
+        assert!(unsent.next(now).is_some() && unsent.strand(now));
+        now = now.after(LONGEST_WITHOUT_ROUTE - PAUSE);
+        assert!(unsent.next(now).is_some() && unsent.strand(now));
+        now = now.after(PAUSE);
+        assert!(unsent.next(now).is_some() && !unsent.strand(now));
+    }
+
+    #[test]
+    fn all_that_is_kept_goes_along_in_its_order() {
+        let (now, mut unsent) = (Mark::default(), kept_for(3));
+        assert!(unsent.next(now).is_some() && unsent.strand(now));
+        drop(unsent.take(name(1)));
+        let closes = Some((CloseMode::Lingering, CloseReason::Deadline));
+        unsent.put(name(2), Kept { bytes: b"y".to_vec(), closes });
+        let expected =
+            [(name(0), Kept { bytes: b"x".to_vec(), closes: None }), (name(2), Kept { bytes: b"xy".to_vec(), closes })];
+        assert_eq!(unsent.take_all(), expected);
+        assert!(unsent.is_empty());
+    }
+}
