@@ -419,9 +419,7 @@ impl ConfigError {
                 let days = longest.as_secs() / (24 * 3600);
                 format!("{what} may take {} ms at least, and {days} days at most", shortest.as_millis())
             }
-            ConfigError::Lasting { shortest, longest, .. } => {
-                format!("it is {shortest:?} at least, and {} days at most", longest.as_secs() / (24 * 3600))
-            }
+            ConfigError::Lasting { what, shortest, longest, .. } => what.means(*shortest, *longest),
             ConfigError::Tls { what, problem, .. } => problem.means(*what),
             ConfigError::Fanout(problem) => problem.means(),
             ConfigError::Document { problem, .. } => problem.means(),

@@ -46,6 +46,23 @@ impl Lasting {
         }
         Err(ConfigError::Lasting { what: self, asked, shortest, longest: LONGEST_TIME }.into())
     }
+
+    /// What it means that a time is shorter or longer than these.
+    pub(super) fn means(self, shortest: Duration, longest: Duration) -> String {
+        let days = longest.as_secs() / (24 * 3600);
+        match self {
+            Lasting::Hold | Lasting::Calm | Lasting::Storm | Lasting::After => format!("it lasts {days} days at most"),
+            Lasting::Interval => {
+                let least = shortest.as_millis();
+                format!("messages of one connection are at least {least} ms apart, and {days} days at most")
+            }
+            Lasting::KeepaliveInterval => {
+                let least = shortest.as_secs();
+                format!("those of one connection are at least {least} s apart, and {days} days at most")
+            }
+            Lasting::Publications => format!("it is more than 0, and {days} days at most"),
+        }
+    }
 }
 
 impl fmt::Display for Lasting {

@@ -111,10 +111,10 @@ fn whoever_is_reset_while_segments_are_dropped_is_found() {
     use segment::ACK;
     const SLEEPERS: usize = 40;
     const RESETS: usize = 20;
-    // A server of so few connections has the smallest ring buffer, of 1 MiB. A long segment takes 65,592 bytes of it and a
-    // short one 256: 15 long ones fit, and behind them 252 short ones. The kernel itself would drop still shorter ones, as
-    // their checksum is wrong.
-    const FORGED: [(usize, usize); 2] = [(16, 65_000), (300, 100)];
+    // A server of so few connections has the smallest ring buffer, of 1 MiB. A long segment takes 65,592 bytes of it, a
+    // middle one 1,600 and a short one 256: 15 long ones fit, and behind them 2 and 240 of the others. 56 bytes are left, and
+    // a RST takes 120. The kernel itself would drop still shorter ones, as their checksum is wrong.
+    const FORGED: [(usize, usize); 3] = [(16, 65_000), (2, 1_000), (300, 100)];
     in_own_network(|| {
         let server = Server::start(1, &format!("--bind 127.0.0.1 {SLEEP}"));
         let to = (Ipv4Addr::LOCALHOST, server.port).into();
