@@ -109,6 +109,8 @@ fn both_ends_sleep_and_no_byte_is_lost() {
 #[test(Network)]
 fn the_same_network_without_sleep_loses_nothing() {
     let (connections, load) = scale();
-    let run = over_the_wire("", &format!("--payload 64 {load}"), 1);
-    nothing_was_lost(&run, connections, 64);
+    for (payload, seed) in [(64, 1), (4_000, 2)] {
+        let run = over_the_wire("", &format!("--payload {payload} {load}"), seed);
+        nothing_was_lost(&run, connections, payload);
+    }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::cli::demo::certificate;
 use crate::clock::LONGEST_LOOK;
 use crate::connections::TURNS_BESIDE_MESSAGES;
-use crate::error::Alert;
+use crate::error::{Alert, TlsFailure};
 use crate::tls::handshake::{Acceptor, ClientTls, Connector, TlsConfig, Trust};
 use crate::tls::layer::{Endpoint, Layer, LayerConfig};
 use crate::tls::record::Opened;
@@ -235,4 +235,38 @@ fn a_reply_goes_before_the_alert_for_lack_of_room() {
     assert_eq!((echo.len(), *alert), (5, Alert::INTERNAL_ERROR));
     let counters = house.reactor.connections.counters();
     assert_eq!((counters.records_refused.get(), counters.alerts_sent.get()), (1, 1));
+}
+
+/// A record that was begun before a pause has its whole time again after it.
+#[test]
+fn a_record_has_its_whole_time_after_a_pause_of_reads() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let mut house = House::new(|tls| tls.timeout = TIMEOUT);
+    let mut client = Client::new(&house);
+    house.shake(&mut client);
+    house.pass_until("the handshake is over", |reactor| reactor.driver.opened == 1);
+    let mut record = Vec::new();
+    client.layer.sessions.seal(name(), b"hello", &mut record).unwrap();
+    client.stream.write_all(&record[..record.len() - 1]).unwrap();
+    let is_kept = |reactor: &Reactor<_>| {
+        let tls = reactor.connections.engine.tls.as_ref();
+        tls.is_some_and(|tls| tls.layer.record_due().is_some())
+    };
+    house.pass_until("the beginning of the record is kept", is_kept);
+    let (conn, _) = house.reactor.connections.next_live(Cursor::START).unwrap();
+    let mut now = Instant::now();
+    let mut wait = |house: &mut House| {
+        for _ in 0..(0.7 * TIMEOUT.div_duration_f64(LONGEST_LOOK)) as u32 {
+            now += LONGEST_LOOK;
+            house.reactor.connections.engine.look(now);
+        }
+        (0..3).for_each(|_| house.pass());
+        house.reactor.connections.counters().records_timed_out.get()
+    };
+    house.reactor.connections.pause_reads(conn).unwrap();
+    assert_eq!(wait(&mut house), 0);
+    house.reactor.connections.resume_reads(conn).unwrap();
+    assert_eq!(wait(&mut house), 0, "the time before the pause counts");
+    assert_eq!(wait(&mut house), 1);
+    assert_eq!(house.reactor.driver.ended, [CloseReason::Tls(TlsFailure::RecordTimeout)]);
 }
