@@ -290,15 +290,16 @@ impl Pushed {
         Pushed { server, subscribers, publisher: upgraded(0, "/publish") }
     }
 
-    /// Receipts that the shard has sent.
+    /// Bytes that the shard has sent.
     fn sent(&self) -> u64 {
-        self.server.counters().iter().map(|shard| shard.pushes).sum()
+        self.server.counters().iter().map(|shard| shard.bytes_out).sum()
     }
 
     /// Recipients per second.
     fn round(&mut self) -> f64 {
         let all = (self.subscribers.len() * BROADCASTS) as u64;
-        let until = self.sent() + all;
+        // A server's frame has two bytes before so short a payload.
+        let until = self.sent() + all * (2 + PAYLOAD.len() as u64);
         // A client's frame has a mask, which may be 0.
         let text = [&[0x81, 0x80 | PAYLOAD.len() as u8, 0, 0, 0, 0][..], &PAYLOAD].concat();
         let publications = text.repeat(BROADCASTS);
