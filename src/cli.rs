@@ -19,7 +19,7 @@ pub(crate) mod steer;
 mod tune;
 mod unhurried;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,9 +34,10 @@ use crate::host::{Cores, Host, start_thread};
 use crate::memory_model::{End, Process};
 use crate::{format, output, sys};
 use args::{Arguments, Command, ReportCommand};
+use blocking::Blocking;
 use out::Target;
 
-pub use blocking::Blocking;
+pub use out::complain;
 
 /// The end of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +122,7 @@ fn say_instead(instead: clap::Error) -> Result<Ended> {
     let text = instead.render().to_string();
     if instead.use_stderr() {
         if !io::stderr().is_terminal() {
-            // If standard error is gone, there is no place left for the error.
-            let _ = Blocking(io::stderr()).write_all(text.as_bytes());
+            complain(&text);
             std::process::exit(instead.exit_code());
         }
     } else if !io::stdout().is_terminal() {

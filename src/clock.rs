@@ -172,6 +172,16 @@ impl Clock {
         self.asleep = until;
     }
 
+    /// The owner waits, `most` at most: only what it waits longer may be a suspension.
+    pub fn wait<T>(&mut self, most: Duration, wait: impl FnOnce() -> T) -> T {
+        let now = Instant::now();
+        self.look(now);
+        self.sleep(Some(now + most));
+        let come = wait();
+        self.look(Instant::now());
+        come
+    }
+
     /// The time that was counted up to the last look.
     pub fn now(&self) -> Mark {
         self.counted

@@ -32,9 +32,9 @@ pub(crate) use host::{RAISE_DESCRIPTORS, RAISE_LOCKED_MEMORY};
 #[cfg(feature = "cli")]
 pub(crate) use schedule::SHORTEST_INTERVAL;
 pub use schedule::{Lasting, Rated};
-#[cfg(feature = "cli")]
-pub(crate) use timeout::LONGEST_TIME;
 pub use timeout::Timeout;
+#[cfg(feature = "cli")]
+pub(crate) use timeout::{LONGEST_TIME, days};
 pub use tls::{CertificateProblem, TlsFailure};
 pub use tls_file::{NotPem, TlsFile, TlsProblem};
 

@@ -1,6 +1,5 @@
 //! `c1m`: runs the command line and returns its exit code. Everything else is in the library.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -10,8 +9,7 @@ fn main() -> ExitCode {
     match c1m::internal::cli::run() {
         Ok(ended) => ended.exit_code().into(),
         Err(error) => {
-            // If standard error is gone too, there is no place left for the error.
-            let _ = writeln!(c1m::internal::cli::Blocking(std::io::stderr()), "c1m: {error}");
+            c1m::internal::cli::complain(&format!("c1m: {error}\n"));
             error.exit_code().into()
         }
     }

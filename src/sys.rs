@@ -479,11 +479,6 @@ pub fn open_terminal(terminal: &impl AsFd) -> io::Result<File> {
     File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path_of(terminal))
 }
 
-/// Waits until something can be written to a file without waiting.
-pub fn wait_until_writable(file: &impl AsFd) {
-    is_ready(file, PollFlags::OUT, Duration::MAX);
-}
-
 /// Waits until something can be read from a file without waiting, or it has ended.
 pub fn wait_until_readable(file: &impl AsFd) {
     is_ready(file, PollFlags::IN, Duration::MAX);

@@ -68,7 +68,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-min -d 'The lowes
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l alpn -d 'Protocols to negotiate, separated by commas, the best first, such as http/1.1 (ALPN)' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshakes -d 'TLS handshakes at once at most, some 12 kB each; further clients wait. By default as many as a sixteenth of the memory left has room for, between 64 and 2,048' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'How long a connection may take from its accept to its first bytes, and from then to the end of its TLS handshake, and how long an incomplete record may take to become whole, each; 10s by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l handshake-timeout -d 'The longest time from a connection\'s accept to its first bytes, from these to the end of its TLS handshake, and from the beginning of a record until it is whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l takeover -d 'Take the place of the server that listens at the Unix socket PATH, without a connection closed, over TLS and in the middle of messages too; if none does, start afresh. Then listen there for a later server. Where NOTIFY_SOCKET is set, connections of raw bytes that sleep survive a kill: what is kept of them is left with the service manager' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l stats-interval -d 'Interval between lines of figures, 1ms or more' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l json -d 'Write the result to FILE (- is standard output) and print events as JSON lines' -r -F

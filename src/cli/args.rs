@@ -20,7 +20,7 @@ use super::diagnostics::Words;
 use crate::addresses::{Address, Endpoint};
 use crate::command_error::{CommandError, Result};
 use crate::constants::MAX_PENDING_BYTES;
-use crate::error::LONGEST_TIME;
+use crate::error::{LONGEST_TIME, days};
 use crate::host::Cores;
 use crate::plan::{Layers, PortSharing, Ports};
 use crate::server::{self, IdlePolicy, Reserve};
@@ -254,7 +254,7 @@ impl ServerArguments {
     pub fn options(&self) -> Result<server::Options> {
         if self.stats_interval < SHORTEST_STATS_INTERVAL {
             let saw = format!("--stats-interval {}", humantime::format_duration(self.stats_interval));
-            let days = LONGEST_TIME.as_secs() / (24 * 3600);
+            let days = days(LONGEST_TIME);
             let means =
                 format!("a line counts {} ms at least, and {days} days at most", SHORTEST_STATS_INTERVAL.as_millis());
             return Err(CommandError::usage(saw, means, "try 1s"));

@@ -84,6 +84,11 @@ pub fn event(event: &impl Serialize) {
     show(serde_json::to_string(event).unwrap_or_default());
 }
 
+/// Prints to standard error, however long its reader takes. If it is gone, there is no place left for the text.
+pub fn complain(text: &str) {
+    let _ = STDERR.lock().write_all_waiting(text.as_bytes());
+}
+
 /// Prints a line to standard error, as `show` does.
 pub fn warn(line: impl AsRef<str>) {
     // If standard error fails too, there is no place left for the warning.

@@ -46,7 +46,7 @@ impl<S: Ready> Unhurried<S> {
         self.flush()
     }
 
-    /// Writes what the reader takes within this time. What cannot be written is dropped.
+    /// Writes what the reader takes within this time; the rest goes on waiting. If writing fails, all that waits is dropped.
     pub fn catch_up(&mut self, patience: Duration) -> io::Result<()> {
         let until = Instant::now().checked_add(patience);
         while self.lags() {
@@ -156,23 +156,9 @@ mod tests {
 
     use super::*;
 
-    /// A pipe's end, as a stream.
-    #[derive(Debug)]
-    struct Pipe(io::PipeWriter);
-
-    impl Ready for Pipe {
+    impl Ready for io::PipeWriter {
         fn is_ready(&self, most: Duration) -> bool {
-            sys::is_writable(&self.0, most)
-        }
-    }
-
-    impl Write for Pipe {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+            sys::is_writable(self, most)
         }
     }
 
@@ -181,7 +167,7 @@ mod tests {
     fn what_a_reader_does_not_take_waits_for_him() {
         const MOST: usize = 100_000;
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut stream = Unhurried::new(Pipe(writer), MOST);
+        let mut stream = Unhurried::new(writer, MOST);
         let line = [b'x'; 7_000];
         let mut taken = 0;
         let refused = loop {
@@ -206,7 +192,7 @@ mod tests {
     #[test]
     fn a_reader_who_reads_on_gets_what_waited() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut stream = Unhurried::new(Pipe(writer), 1 << 20);
+        let mut stream = Unhurried::new(writer, 1 << 20);
         let mut taken = 0;
         while stream.is_read() {
             taken += stream.write(&[b'x'; 7_000]).unwrap();
@@ -222,7 +208,7 @@ mod tests {
     fn without_a_reader_nothing_waits() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let mut stream = Unhurried::new(Pipe(writer), 100);
+        let mut stream = Unhurried::new(writer, 100);
         assert_eq!(stream.write(b"line").unwrap_err().kind(), ErrorKind::BrokenPipe);
         assert!(!stream.lags());
     }

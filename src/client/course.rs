@@ -93,7 +93,7 @@ impl Scenario {
     }
 
     /// How long it lasts; `None` if it lasts until it is done.
-    pub(super) fn lasts(self) -> Option<Duration> {
+    pub(crate) fn lasts(self) -> Option<Duration> {
         match self {
             Scenario::Disconnect | Scenario::Reconnect => None,
             Scenario::Churn(time) | Scenario::SlowReaders(time) | Scenario::Silent(time) | Scenario::Killed(time) => {

@@ -99,7 +99,7 @@ struct Fleet {
     sampler: Sampler,
     /// The leader's own clock, which tells when the process was suspended.
     clock: Clock,
-    /// How much of that the owner knows.
+    /// How much time of suspensions the owner was told of.
     suspensions_told: Duration,
     teller: Teller,
     notices: mpsc::Receiver<Notice>,
@@ -147,11 +147,7 @@ impl Fleet {
             measured: mpsc::channel(),
         };
         match fleet.start(workload, planned, &sender) {
-            Ok(()) => {
-                // What a start takes, such as the memory of a table, is no suspension.
-                fleet.clock = Clock::begin(Instant::now());
-                Ok(fleet)
-            }
+            Ok(()) => Ok(fleet),
             Err(error) => {
                 // A shard that failed says more than what its end looked like from here.
                 fleet.command(Phase::Quit);
@@ -161,6 +157,8 @@ impl Fleet {
     }
 
     fn start(&mut self, workload: &Workload, planned: &Planned, sender: &mpsc::Sender<Notice>) -> Result<()> {
+        // What a start takes, such as the memory of a table, is no suspension.
+        self.clock.sleep(None);
         let workload = Arc::new(workload.clone());
         let shards = planned.cores.len() as u64;
         let (first, seed) = (workload.first_number, workload.source_port_seed.unwrap_or_else(random_seed));
@@ -404,11 +402,7 @@ impl Fleet {
 
     /// Waits for a notice, and tells the owner if the process was suspended since the last one.
     fn hear(&mut self, patience: Duration) -> std::result::Result<Notice, RecvTimeoutError> {
-        let now = Instant::now();
-        self.clock.look(now);
-        self.clock.sleep(Some(now + patience));
-        let heard = self.notices.recv_timeout(patience);
-        self.clock.look(Instant::now());
+        let heard = self.clock.wait(patience, || self.notices.recv_timeout(patience));
         self.tell_suspensions();
         heard
     }

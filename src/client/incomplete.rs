@@ -8,7 +8,7 @@ use crate::protocol::{Position, Scratch};
 /// Connections of a shard that have one at most, in flight or not. Each takes some 50 bytes, and what is kept of its frame.
 const MOST: usize = 131_072;
 
-/// Bytes that the frames and heads which are kept take at most in all.
+/// Bytes of memory for the frames and heads that are kept, in all at most.
 const MOST_KEPT_IN_ALL: usize = 16 << 20;
 
 /// Connections for which the table keeps its memory.
@@ -25,7 +25,7 @@ struct Incomplete {
 #[derive(Debug, Default)]
 pub struct IncompleteTable {
     all: HashMap<u32, Incomplete>,
-    /// Bytes that all that is kept takes.
+    /// Bytes of memory that all these take now.
     kept: usize,
 }
 

@@ -175,16 +175,13 @@ pub(super) struct Teller(Sender<Event>);
 impl Teller {
     /// Waits until the owner takes the event, or has no more interest in events. The leader's clock looks meanwhile: an
     /// owner that is late suspends nothing, and a process that is stopped while its leader waits here was suspended.
-    pub fn tell(&self, event: Event, clock: &mut Clock) {
-        let mut waiting = Some(event);
-        while let Some(event) = waiting.take() {
-            let now = Instant::now();
-            clock.look(now);
-            clock.sleep(Some(now + TELLING));
-            if let Err(SendTimeoutError::Timeout(event)) = self.0.send_deadline(event, now + TELLING) {
-                waiting = Some(event);
-            }
-            clock.look(Instant::now());
+    pub fn tell(&self, mut event: Event, clock: &mut Clock) {
+        let untaken = |event| match self.0.send_timeout(event, TELLING) {
+            Err(SendTimeoutError::Timeout(event)) => Some(event),
+            Ok(()) | Err(SendTimeoutError::Disconnected(_)) => None,
+        };
+        while let Some(again) = clock.wait(TELLING, || untaken(event)) {
+            event = again;
         }
     }
 }

@@ -64,7 +64,7 @@ impl Sampler {
         }
     }
 
-    /// A phase that began at `start` ended: its end is a sample too.
+    /// A phase lasted from `start` to `end`. What the shards show now is a sample too.
     pub fn ended(
         &mut self,
         phase: Phase,

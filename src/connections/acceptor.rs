@@ -78,7 +78,7 @@ pub(super) struct Acceptor {
     gate: AdmissionGate,
     /// Whether each accept brings the peer's address.
     brings_peers: bool,
-    /// How many connections of each listener may have the program of an earlier process.
+    /// How many connections of each listener that `listen` is given may have another process's program.
     inherited: usize,
 }
 

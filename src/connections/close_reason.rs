@@ -1,5 +1,6 @@
 //! Why a connection ended.
 
+use crate::connections::lifecycle::CloseMode;
 use crate::error::{Errno, TlsFailure};
 
 /// Why a connection ended.
@@ -34,4 +35,12 @@ pub enum CloseReason {
     /// A dial did not succeed. No service is told of it.
     #[doc(hidden)]
     NotOpened(Errno),
+}
+
+impl CloseReason {
+    /// What the driver is told where this ends a connection that was to be closed already (`closes`). A close for a reason of
+    /// its own counts, whatever became of the last bytes: a peer may be gone before it has the alert that tells it why.
+    pub(super) fn unless_closed(self, closes: Option<(CloseMode, CloseReason)>) -> CloseReason {
+        closes.map(|(_, earlier)| earlier).filter(|earlier| *earlier != CloseReason::Local).unwrap_or(self)
+    }
 }

@@ -148,9 +148,10 @@ impl Endings {
         conn: ConnId,
         now: Instant,
     ) -> Result<()> {
-        let row = parts.slots.row(conn).map(|row| row.lifecycle);
-        if row.is_some_and(|row| row.is_live() && row.keeps_bytes()) {
-            if row.is_some_and(SlotState::closes_when_sent) {
+        let state = parts.slots.row(conn).map(|row| row.lifecycle);
+        if let Some(state) = state.filter(|state| state.is_live() && state.keeps_bytes()) {
+            // It may be about to be closed already, for a reason of its own.
+            if state.closes_when_sent() {
                 return Ok(());
             }
             return self.close(parts, conn, CloseMode::Graceful, CloseReason::PeerClosed).map(drop);
@@ -201,13 +202,11 @@ impl Endings {
         self.untold.pop_front()
     }
 
-    /// A live connection has ended: gives its place back. Where it was to be closed for a reason of its own, that is the
-    /// reason, whatever became of the last bytes: a peer may be gone before it has the alert that tells it why.
+    /// A live connection has ended: gives its place back.
     fn leave<S, R>(&mut self, parts: &Parts<'_, S, R>, conn: ConnId, reason: CloseReason) {
         parts.leave();
         let earlier = if self.deferred.is_empty() { None } else { self.deferred.remove(&conn) };
-        let earlier = earlier.map(|(_, earlier)| earlier).filter(|earlier| *earlier != CloseReason::Local);
-        self.tell(conn, earlier.unwrap_or(reason));
+        self.tell(conn, reason.unless_closed(earlier));
     }
 
     /// Queues an ended connection to be dismantled when there is time.

@@ -20,12 +20,12 @@ pub const LONGEST_IDLE: Duration = Duration::from_secs(WINDOW.as_secs() * (1 << 
 /// their first word, and a sweep comes later anyway.
 pub const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
-/// The windows of silence of a connection that was silent for longer than can be told: its row is moved along, so that the
-/// silence does not seem to begin anew.
+/// The most windows of silence that a row tells. The 16 bits of a row's window wrap, and then the silence would seem to begin
+/// anew. So a row that would tell more is *pinned*: its window moves along with the present one.
 const OLDEST: u16 = (1 << 15) + 1;
 
-/// The time between two steps that move such rows along, and in how many steps all rows are looked at: within five hours,
-/// of which 36 may pass before a silence of `OLDEST` windows becomes ambiguous.
+/// The time between two steps that pin rows, and in how many steps all rows are looked at. That is within five hours. A silence
+/// of `OLDEST` windows becomes ambiguous only after 36 more.
 const PIN_EVERY: Duration = Duration::from_secs(64);
 const PIN_STEPS: usize = 256;
 
@@ -150,36 +150,32 @@ impl IdleTracker {
         WINDOW * u32::from(age(link, self.window).min(OLDEST).saturating_sub(1))
     }
 
-    /// The window in which a connection passes for heard that was heard in this one: a later one if that is so long ago that
-    /// it would soon be ambiguous.
-    pub fn pinned(&self, heard: u16) -> u16 {
-        if age(link_of(heard), self.window) > OLDEST { self.window.wrapping_sub(OLDEST) } else { heard }
+    /// The window to which a row moves that remembers this one, if that is so long ago that it would soon be ambiguous.
+    pub fn pinned(&self, heard: u16) -> Option<u16> {
+        (age(link_of(heard), self.window) > OLDEST).then(|| self.window.wrapping_sub(OLDEST))
     }
 
-    /// When connections that are silent for very long are to be moved along.
+    /// When rows of connections that are silent for very long are to be pinned.
     pub fn pins_due(&self) -> Mark {
         self.pins.due
     }
 
-    /// Moves some connections along that are silent for very long, if it is time. Returns whether it is: then the same is to
+    /// Pins some rows of connections that are silent for very long, if it is time. Returns whether it is: then the same is to
     /// be done for those that sleep.
     pub fn pin_some<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Mark) -> bool {
         if self.pins.due > now {
             return false;
         }
         self.pins.due = now.after(PIN_EVERY);
-        let mut rows = self.pins.rows;
         for _ in 0..Self::share(slots.count()) {
-            let Some((conn, row)) = slots.next(&mut rows) else { break };
-            let (heard, pinned) = (window_of(row.link), self.pinned(window_of(row.link)));
-            if row.lifecycle.is_live()
-                && pinned != heard
+            let Some((conn, row)) = slots.next(&mut self.pins.rows) else { break };
+            let moves_to = self.pinned(window_of(row.link)).filter(|_| row.lifecycle.is_live());
+            if let Some(window) = moves_to
                 && let Some(row) = slots.row(conn)
             {
-                row.link = link_of(pinned);
+                row.link = link_of(window);
             }
         }
-        self.pins.rows = rows;
         true
     }
 
@@ -263,7 +259,7 @@ mod tests {
             let mut heard = tracker.window();
             for window in (0..windows).step_by(every as usize).chain([windows]) {
                 tracker.look(Mark::default().after(WINDOW * window as u32));
-                heard = tracker.pinned(heard);
+                heard = tracker.pinned(heard).unwrap_or(heard);
                 let silence = WINDOW * window.saturating_sub(1) as u32;
                 prop_assert_eq!(tracker.silence(link_of(heard)), silence.min(LONGEST_IDLE));
             }

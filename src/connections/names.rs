@@ -274,8 +274,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub(super) fn send_unsent(&mut self) -> Result<()> {
         /// Connections that are woken for that in one pass.
         const WAKES_PER_PASS: usize = 16;
+        let now = self.clock.now();
         for _ in 0..WAKES_PER_PASS {
-            let now = self.clock.now();
             let Some(name) = self.hibernation.as_mut().and_then(|hibernation| hibernation.next_unsent(now)) else {
                 break;
             };
@@ -284,8 +284,11 @@ impl<S: Default, P: Platform> Engine<S, P> {
             match wake {
                 Wake::Awake(conn) => self.send_unsent_of(conn)?,
                 Wake::Later => break,
-                Wake::NoRoute(_) if hibernation.may_await_route(now) => {}
-                Wake::NoRoute(errno) => self.close_named(name, CloseMode::Abort, CloseReason::Failed(errno))?,
+                Wake::NoRoute(errno) => {
+                    if !hibernation.await_route(now) {
+                        self.close_named(name, CloseMode::Abort, CloseReason::Failed(errno))?;
+                    }
+                }
                 Wake::Gone => drop(hibernation.take_unsent_of(name)),
             }
         }

@@ -199,13 +199,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
         while let Some(conn) = self.tls.as_mut().and_then(|tls| tls.next_turn()) {
             self.apply(conn, SlotState::resume)?;
         }
-        self.drop_gone();
+        self.sweep_queues();
         self.close_late_handshakes()?;
         self.close_late_records()
     }
 
-    /// Drops connections that are over, or established, from the queues in which they waited for that.
-    fn drop_gone(&mut self) {
+    /// Drops connections from the queues that do not wait any more: for their turn, or for the end of their handshake.
+    fn sweep_queues(&mut self) {
         let Some(tls) = &mut self.tls else { return };
         for queue in [&mut tls.shaking, &mut tls.fresh] {
             let waits = |conn: &ConnId| self.slots.row(*conn).is_some_and(|row| row.lifecycle.is_waiting());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Errno;
 use super::fanout::FanoutProblem;
 use super::schedule::{Lasting, Rated};
-use super::timeout::Timeout;
+use super::timeout::{Timeout, days};
 use super::tls_file::{TlsFile, TlsProblem};
 
 /// Options that ask for something that cannot be: what was asked for, and what can be.
@@ -416,7 +416,7 @@ impl ConfigError {
             ConfigError::NoVictim { .. } => "the storm would strike none".to_owned(),
             ConfigError::Handshakes => "no connection could be opened".to_owned(),
             ConfigError::Timeout { what, shortest, longest, .. } => {
-                let days = longest.as_secs() / (24 * 3600);
+                let days = days(*longest);
                 format!("{what} may take {} ms at least, and {days} days at most", shortest.as_millis())
             }
             ConfigError::Lasting { what, shortest, longest, .. } => what.means(*shortest, *longest),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::timeout::LONGEST_TIME;
+use super::timeout::{LONGEST_TIME, days};
 use super::{ConfigError, Result};
 
 /// The shortest time between two messages of a connection.
@@ -49,7 +49,7 @@ impl Lasting {
 
     /// What it means that a time is shorter or longer than these.
     pub(super) fn means(self, shortest: Duration, longest: Duration) -> String {
-        let days = longest.as_secs() / (24 * 3600);
+        let days = days(longest);
         match self {
             Lasting::Hold | Lasting::Calm | Lasting::Storm | Lasting::After => format!("it lasts {days} days at most"),
             Lasting::Interval => {
@@ -58,7 +58,7 @@ impl Lasting {
             }
             Lasting::KeepaliveInterval => {
                 let least = shortest.as_secs();
-                format!("those of one connection are at least {least} s apart, and {days} days at most")
+                format!("keepalives of one connection are at least {least} s apart, and {days} days at most")
             }
             Lasting::Publications => format!("it is more than 0, and {days} days at most"),
         }

@@ -11,6 +11,11 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// A year, with which no clock arithmetic overflows.
 pub(crate) const LONGEST_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// The whole days of a time.
+pub(crate) fn days(time: Duration) -> u64 {
+    time.as_secs() / (24 * 3600)
+}
+
 /// What may take a time at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

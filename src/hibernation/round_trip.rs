@@ -47,9 +47,9 @@ impl RoundTrip {
         RoundTrip((bits & ((1 << RoundTrip::BITS) - 1)) as u8)
     }
 
-    /// The class of a connection of this class whose socket has measured a time since it was told `time`. The kernel mixes what it
-    /// is told with what it measures, an eighth of each new time (RFC 6298, 2). So a time within the class may come from
-    /// times far below it: the class is one lower then.
+    /// The class that follows this one, where the socket was told `time` and has smoothed it to `measured` since. The kernel
+    /// takes an eighth of each new time (RFC 6298, 2). So soon after a wake the smoothed time may still be within the class
+    /// although the new times are far below it: then the class is one lower.
     pub fn after(self, measured: Duration) -> RoundTrip {
         let class = RoundTrip::of(measured);
         let Some(told) = self.time().filter(|_| class == self && self.0 > 1) else { return class };

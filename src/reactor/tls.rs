@@ -152,17 +152,14 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             let Some(tls) = &mut self.connections.engine.tls else { break };
             let length = match tls.layer.sessions.record_length(at.name, &bytes[start..]) {
                 Ok(Some(length)) if length <= bytes.len() - start => length,
-                Ok(_) => {
-                    if self.connections.engine.keep_incomplete(at.name, &bytes[start..]).is_err() {
-                        // It was sealed before the alert.
-                        self.send_part(at, &bytes[std::mem::take(&mut reply)])?;
-                        self.refuse(at)?;
-                    }
-                    break;
-                }
-                Err(alert) => {
+                Ok(_) if self.connections.engine.keep_incomplete(at.name, &bytes[start..]).is_ok() => break,
+                without_room_or_faulty => {
+                    // The reply was sealed before the alert, and so goes before it.
                     self.send_part(at, &bytes[std::mem::take(&mut reply)])?;
-                    self.fail(at, alert)?;
+                    match without_room_or_faulty {
+                        Ok(_) => self.refuse(at)?,
+                        Err(alert) => self.fail(at, alert)?,
+                    }
                     break;
                 }
             };

@@ -128,7 +128,7 @@ fn general(cause: Cause) -> &'static str {
             "the server broke the rules of the protocol, or speaks another one, such as TLS; look at what it sends, and check the protocol, the port and --tls"
         }
         Cause::TooManyIncomplete => {
-            "more answers were incomplete at the same time than this client follows (131,072 a core, of which it keeps 16 MiB); lower --concurrency or the rate, or use more cores"
+            "more answers were incomplete at the same time than this client follows (131,072 a core, and 16 MiB of their bytes); lower --concurrency or the rate, or use more cores"
         }
         Cause::HttpStatus(status) => status_sentence(status),
         Cause::NotKept => {

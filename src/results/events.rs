@@ -25,8 +25,6 @@ pub enum ClientEvent {
 pub struct ClientProgress {
     /// The kind of the current phase.
     pub phase: String,
-    /// The number of the audit, in an audit.
-    pub round: Option<u32>,
     /// Whether the phase has ended.
     pub ended: bool,
     /// Connections that are established and proved.

@@ -17,7 +17,7 @@ pub(super) struct Secured {
 }
 
 impl Secured {
-    /// Reads the certificates. They are for so many shards.
+    /// Reads the certificates of a server with so many shards.
     pub fn new(settings: &TlsConfig, host: &Host, shards: usize) -> Result<Secured> {
         let most = settings.most_handshakes().unwrap_or_else(|| host.handshakes());
         let handshakes = most.max(u32::try_from(shards).unwrap_or(u32::MAX));

@@ -20,8 +20,8 @@ use crate::protocol::websocket::CloseCode;
 use crate::stats::{Counters, Spoken};
 use crate::token::ConnId;
 
-/// What a shard takes of peers over plain bytes. Over WebSocket that is told by
-/// [`WebSocketLimits`](super::websocket::WebSocketLimits).
+/// What a shard takes of peers over plain bytes. Over WebSocket [`WebSocketLimits`](super::websocket::WebSocketLimits) sets
+/// that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PushLimits {

@@ -60,7 +60,8 @@ impl RawSender {
     /// rules may choose it by that address.
     pub fn answer(&self, from: IpAddr, to: IpAddr, segment: &[u8]) -> io::Result<()> {
         match self.send_by(Some(&Source::of(from)), from, to, segment) {
-            // An address may be this host's although no interface has it (`ip -6 route add local`).
+            // The kernel refuses a source that no interface has, although it may be an address of this host (`ip -6 route add
+            // local`).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.send(from, to, segment),
             sent => sent,
         }
@@ -176,35 +177,35 @@ fn ipv6_header(from: Ipv6Addr, to: Ipv6Addr, segment: usize) -> Option<[u8; IPV6
 
 /// A control message (cmsg(3)) that names the source of a segment, so that its route is chosen by that too. The kernel
 /// does not look for it in the header of IP (`raw_sendmsg` in net/ipv4/raw.c).
-#[repr(align(8))]
+#[repr(C)]
 struct Source {
-    bytes: [u8; Source::HEADER + 24],
-    len: usize,
+    header: libc::cmsghdr,
+    info: Info,
+}
+
+#[repr(C)]
+union Info {
+    v4: libc::in_pktinfo,
+    v6: libc::in6_pktinfo,
 }
 
 impl Source {
-    /// Bytes of `struct cmsghdr`: the length, the level and the kind.
-    const HEADER: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
-
-    /// In `struct in_pktinfo` the source is between two numbers, and in `struct in6_pktinfo` before one. Those are 0: any
-    /// interface.
+    /// Interface 0 is any one.
     fn of(source: IpAddr) -> Source {
-        let (level, kind, at, info) = match source {
-            IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, 4, 12),
-            IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 0, 20),
+        let (len, cmsg_level, cmsg_type, info) = match source {
+            IpAddr::V4(source) => {
+                let [ipi_spec_dst, ipi_addr] =
+                    [u32::from_ne_bytes(source.octets()), 0].map(|s_addr| libc::in_addr { s_addr });
+                let v4 = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr };
+                (size_of_val(&v4), libc::IPPROTO_IP, libc::IP_PKTINFO, Info { v4 })
+            }
+            IpAddr::V6(source) => {
+                let v6 = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: source.octets() }, ipi6_ifindex: 0 };
+                (size_of_val(&v6), libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, Info { v6 })
+            }
         };
-        let len = Source::HEADER + info;
-        let mut bytes = [0; Source::HEADER + 24];
-        let (words, data) = bytes.split_at_mut(Source::HEADER);
-        let (length, rest) = words.split_at_mut(size_of::<usize>());
-        length.copy_from_slice(&len.to_ne_bytes());
-        rest[..4].copy_from_slice(&level.to_ne_bytes());
-        rest[4..].copy_from_slice(&kind.to_ne_bytes());
-        match source {
-            IpAddr::V4(source) => data[at..at + 4].copy_from_slice(&source.octets()),
-            IpAddr::V6(source) => data[at..at + 16].copy_from_slice(&source.octets()),
-        }
-        Source { bytes, len }
+        let cmsg_len = (size_of::<libc::cmsghdr>() + len) as _;
+        Source { header: libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type }, info }
     }
 }
 
@@ -218,8 +219,8 @@ fn send(socket: &OwnedFd, to: SocketAddr, parts: [&[u8]; 2], source: Option<&Sou
     message.msg_iov = parts.as_mut_ptr();
     message.msg_iovlen = parts.len();
     if let Some(source) = source {
-        message.msg_control = source.bytes.as_ptr().cast_mut().cast();
-        message.msg_controllen = source.len as _;
+        message.msg_control = (&raw const *source).cast_mut().cast();
+        message.msg_controllen = source.header.cmsg_len;
     }
     // SAFETY: the kernel reads the address, the parts and the source, which outlive the call, and writes to none of them.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };

@@ -442,7 +442,7 @@ fn a_server_goes_on_when_its_outputs_are_not_read() {
         server.signal(libc::SIGTERM);
         let finished = server.wait();
         assert_eq!(finished.code(), 0, "{out:?} {err:?}: {}", finished.err);
-        let totals = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+        let totals = document(json);
         assert_eq!((number(&totals, "accepted"), number(&totals, "refused")), (2, 1), "{out:?} {err:?}");
     }
 }

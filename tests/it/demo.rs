@@ -15,7 +15,7 @@ fn a_demo_proves_every_connection_twice_and_writes_both_results() {
     let port = free_ports(100);
     let finished = run(&format!("demo --connections 3000 --hold 1s --port {port} --json {}", json.display()));
     assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
-    let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let document: Value = document(json);
     has_names(&document, &["server", "client", "wall"]);
     holds(&document, 3_000);
     assert_eq!(document["wall"], Value::Null);
@@ -150,7 +150,7 @@ fn a_demo_on_a_small_host_opens_what_fits_and_says_why() {
     let arguments = format!("demo --cores 1 --hold 0s {} --json {}", at(free_ports(200), 200), json.display());
     let finished = run_as(c1m_after("ulimit -n 300"), &arguments);
     assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
-    let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let document: Value = document(json);
     let connections = number(&document["client"], "requested");
     assert!((1_000..=20_000).contains(&connections), "{connections}");
     holds(&document, connections);
@@ -226,7 +226,7 @@ fn a_signal_while_the_server_starts_ends_a_demo_in_order() {
     demo.signal(libc::SIGTERM);
     let finished = demo.wait();
     assert!([0, 1].contains(&finished.code()), "{:?} {}", finished.status, finished.err);
-    let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let document: serde_json::Value = document(&json);
     let figure = |name: &str| number(&document["client"], name);
     assert_eq!(figure("requested"), figure("live") + figure("failed") + figure("not_tried"), "{document}");
     assert_eq!(std::fs::read_dir(&keys).unwrap().count(), 0);

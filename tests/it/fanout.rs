@@ -177,7 +177,7 @@ fn results_can_be_shown_and_not_merged() {
     let compared = run(&format!("report compare {json} {later}"));
     assert!(compared.out.contains("receipt p99") && compared.out.contains("last subscriber"), "{}", compared.out);
     run(&format!("report merge {json}")).fails_with(2, &["is the result of a fan-out"]);
-    let mut client: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&later).unwrap()).unwrap();
+    let mut client: serde_json::Value = document(&later);
     client.as_object_mut().unwrap().remove("fanout");
     std::fs::write(&later, client.to_string()).unwrap();
     let compared = run(&format!("report compare {json} {later}"));

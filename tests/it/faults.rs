@@ -52,7 +52,7 @@ fn over_the_wire(server: &str, client_options: &str, seed: u64) -> Run {
                     let target = format!("--target-ip {SERVER} --port {port} --ports 1 --cores 1");
                     let timeouts = "--connect-timeout 60s --reply-timeout 60s";
                     let mut client = Client::start(&format!("{target} {timeouts} {client_options}"));
-                    // A long run is one that was asked for: no test waits so long for the end of a process.
+                    // `finish` waits for `PATIENCE` at most, and a long run takes longer.
                     while std::env::var_os(LONG).is_some() && !client.running.has_ended() {
                         std::thread::sleep(Duration::from_millis(100));
                     }

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use c1m::{ConnId, Cores, Ctx, Ports, Reply, Server as Library, Service};
@@ -361,8 +361,8 @@ fn a_server_that_stops_says_goodbye_to_sleepers() {
     });
 }
 
-/// Says something to all its connections when it is told to.
-struct Pusher;
+/// Sends back what comes, and sends to all its connections what it is told to, and says when it has done so.
+struct Pusher(Sender<()>);
 
 impl Service for Pusher {
     type State = ();
@@ -375,6 +375,7 @@ impl Service for Pusher {
     fn message(&mut self, ctx: &mut Ctx<'_, ()>, message: Vec<u8>) {
         let all: Vec<ConnId> = ctx.connections().map(|(conn, ())| conn).collect();
         all.into_iter().for_each(|conn| ctx.send(conn, &message));
+        self.0.send(()).unwrap();
     }
 }
 
@@ -386,7 +387,8 @@ fn what_a_service_sends_wakes_a_sleeper() {
             let port = free_ports(1);
             let builder = Library::builder().bind(ip).ports(Ports::new(port, 1).unwrap()).cores(Cores::Count(1));
             let builder = builder.max_connections(100).hibernate(Duration::from_millis(100));
-            let server = builder.start(|_| Pusher).unwrap();
+            let (tell, _told) = channel();
+            let server = builder.start(move |_| Pusher(tell.clone())).unwrap();
             let mut stream = TcpStream::connect((ip, port)).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             exchanges(&mut stream, b"hello");

@@ -218,10 +218,7 @@ impl HttpService for Counting {
 fn a_request_that_is_never_complete_and_a_connection_without_one_are_ended() {
     let mut limits = HttpLimits::default();
     (limits.request_time, limits.kept_time) = (Duration::from_millis(500), Some(Duration::from_secs(2)));
-    let port = free_ports(1);
-    let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
-    let builder = builder.cores(Cores::Count(1)).max_connections(100);
-    let server = builder.start(move |_| Http::with(Counting, limits)).unwrap();
+    let (server, port) = serving(|| Counting, limits);
     Client::connect(port).ends();
     // Empty lines are no request.
     let mut empty = Client::connect(port);
@@ -276,11 +273,12 @@ impl HttpService for Waiting {
     }
 }
 
-fn waiting(limits: HttpLimits) -> (c1m::Server<()>, u16) {
+/// A server of this service, and its port.
+fn serving<S: HttpService<Message = ()>>(service: fn() -> S, limits: HttpLimits) -> (c1m::Server<()>, u16) {
     let port = free_ports(1);
     let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
     let builder = builder.cores(Cores::Count(1)).max_connections(100);
-    (builder.start(move |_| Http::with(Waiting::default(), limits)).unwrap(), port)
+    (builder.start(move |_| Http::with(service(), limits)).unwrap(), port)
 }
 
 fn say(port: u16, text: &str) -> Vec<u8> {
@@ -299,7 +297,7 @@ fn until_asked(server: &c1m::Server<()>, requests: u64) {
 
 #[test]
 fn an_answer_that_comes_later_keeps_the_order_of_requests() {
-    let (server, port) = waiting(HttpLimits::default());
+    let (server, port) = serving(Waiting::default, HttpLimits::default());
     let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
     let mut client = Client::connect(port);
     // Before it, behind it, and once more behind that.
@@ -347,7 +345,7 @@ fn an_answer_that_comes_later_keeps_the_order_of_requests() {
 fn what_is_asked_behind_an_answer_that_is_awaited_has_its_bound() {
     let mut limits = HttpLimits::default();
     limits.longest_body = 1_000;
-    let (server, port) = waiting(limits);
+    let (server, port) = serving(Waiting::default, limits);
     let mut client = Client::connect(port);
     client.say("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
     until_asked(&server, 1);
@@ -416,10 +414,7 @@ impl HttpService for Closing {
 /// However long the answer is, it arrives, and nothing that was asked behind it is handed on.
 #[test]
 fn a_connection_that_is_closed_within_a_request_is_answered_first() {
-    let port = free_ports(1);
-    let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
-    let builder = builder.cores(Cores::Count(1)).max_connections(100);
-    let server = builder.start(|_| Http::new(Closing::default())).unwrap();
+    let (server, port) = serving(Closing::default, HttpLimits::default());
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut asked = 0;
     for mode in ["graceful", "lingering"] {
@@ -447,7 +442,7 @@ fn a_connection_that_is_closed_within_a_request_is_answered_first() {
     let mut client = Client::connect(port);
     client.say(&[get("/wait"), get("/goes/on")].concat());
     asked += 1;
-    eventually("the request is taken", || server.counters()[0].requests >= asked);
+    until_asked(&server, asked);
     Client::connect(port).asks(&get("/end"), 204, true);
     assert_eq!(client.answer(true).2, b"the last");
     client.ends();

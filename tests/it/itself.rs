@@ -87,7 +87,7 @@ fn a_dial_in_a_storm_that_is_connected_to_itself_is_not_live() {
         let accepted = number(&server.wait().last_document(), "accepted");
         // After that many failed dials in a row the storm stops dialing.
         let finished = storm.wait();
-        let json: Value = serde_json::from_str(&std::fs::read_to_string(&result).unwrap()).unwrap();
+        let json: Value = document(&result);
         assert_eq!(finished.code(), 1, "{json}");
         assert_eq!(number(&json, "live"), 0, "{json}");
         let failed: u64 = json["errors"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();

@@ -163,7 +163,7 @@ fn the_dashboard_asks_only_for_existing_metrics() {
     let there: BTreeSet<&str> =
         text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(['{', ' ']).next().unwrap()).collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tuning/grafana.json");
-    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let dashboard: Value = document(path);
     let targets: Vec<&Value> =
         dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap()).collect();
     assert!(targets.len() >= 8, "{dashboard}");

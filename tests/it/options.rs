@@ -12,7 +12,7 @@ fn a_server_writes_its_result_with_every_name() {
     let server = Server::start(4, &format!("--json {}", json.display()));
     client(&format!("{} --connections 300 --hold 1s", server.at())).held(300);
     server.stop();
-    let totals = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let totals = document(json);
     has_server_names(&totals);
     let figures = ["live", "live_at_stop", "accepted", "closed", "refused"].map(|name| number(&totals, name));
     assert_eq!(figures, [0, 0, 300, 300, 0], "{totals}");

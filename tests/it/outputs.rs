@@ -5,7 +5,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -16,10 +15,6 @@ fn names(folder: &Path) -> Vec<String> {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
-}
-
-fn document(path: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// A folder with the result and the interval log of a run of 50 connections: r.json, r.hlog.
@@ -53,7 +48,7 @@ fn a_run_counts_once_whatever_path_it_is_given_by() {
     std::fs::hard_link(at("r.json"), at("hard.json")).unwrap();
     symlink("r.json", at("link.json")).unwrap();
     // The same document, formatted differently.
-    std::fs::write(at("line.json"), document(&at("r.json")).to_string()).unwrap();
+    std::fs::write(at("line.json"), document(at("r.json")).to_string()).unwrap();
     for twice in [
         "r.json r.json",
         "r.json ./r.json",
@@ -85,26 +80,26 @@ fn a_merged_result_counts_with_all_its_parts() {
     run_as(within(&dir), "report merge m.json b.json").fails_with(2, &["m.json", "b.json", "given twice"]);
     run_as(within(&dir), "report merge m.json m.json").fails_with(2, &["m.json", "given twice"]);
     // If a machine could be taken out of a merged result, its own result could count again beside the rest.
-    let mut cut = document(&dir.path().join("m.json"));
+    let mut cut = document(dir.path().join("m.json"));
     cut["machines"].as_array_mut().unwrap().pop();
     std::fs::write(dir.path().join("cut.json"), cut.to_string()).unwrap();
     run_as(within(&dir), "report merge cut.json b.json")
         .fails_with(2, &["cut.json", "requested is 100, and its machines have 50"]);
     // Results of an earlier version have no identity, and are identified by their content.
     for (name, from) in [("old-a.json", "a.json"), ("old-b.json", "b.json")] {
-        let mut result = document(&dir.path().join(from));
+        let mut result = document(dir.path().join(from));
         assert_eq!(result["about"]["run_id"].as_str().unwrap().len(), 32);
         result["about"].as_object_mut().unwrap().remove("run_id");
         std::fs::write(dir.path().join(name), result.to_string()).unwrap();
     }
     std::fs::copy(dir.path().join("old-a.json"), dir.path().join("old-copy.json")).unwrap();
     assert_eq!(run_as(within(&dir), "report merge old-a.json old-b.json --json old.json").code(), 0);
-    assert_eq!(number(&document(&dir.path().join("old.json")), "live"), 100);
+    assert_eq!(number(&document(dir.path().join("old.json")), "live"), 100);
     run_as(within(&dir), "report merge old-a.json old-copy.json").fails_with(2, &["given twice"]);
     run_as(within(&dir), "report merge old.json old-b.json").fails_with(2, &["given twice"]);
     // A merged result may replace one of its parts.
     assert_eq!(run_as(within(&dir), "report merge a.json b.json --json a.json").code(), 0);
-    assert_eq!(number(&document(&dir.path().join("a.json")), "live"), 100);
+    assert_eq!(number(&document(dir.path().join("a.json")), "live"), 100);
 }
 
 // ---- whole files or none -----------------------------------------------------------------------------
@@ -310,7 +305,7 @@ fn printed_lines_and_an_output_need_different_places() {
     // Other names of standard output count as standard output, and nothing else is printed there.
     for (file, output) in [("dash", "-"), ("stdout", "/dev/stdout"), ("number", "/proc/self/fd/1")] {
         assert_eq!(run_as(into(file), &format!("report merge r.json --json {output}")).code(), 0);
-        assert_eq!(number(&document(&dir.path().join(file)), "live"), 50);
+        assert_eq!(number(&document(dir.path().join(file)), "live"), 50);
     }
 }
 
@@ -430,7 +425,7 @@ fn hangups_end_every_command_in_order() {
         running.signal(libc::SIGHUP);
         let finished = running.wait();
         assert_eq!((finished.code(), finished.err.as_str()), (1, ""), "{arguments}: {}", finished.out);
-        let result = document(&dir.path().join("r.json"));
+        let result = document(dir.path().join("r.json"));
         assert_eq!(result.get("client").unwrap_or(&result)["stopped"], true, "{arguments}");
         assert_eq!(names(dir.path()), ["r.hlog", "r.json"], "{arguments}");
         for name in names(dir.path()) {
@@ -457,7 +452,7 @@ fn a_quit_and_the_limit_on_processor_time_end_a_run_in_order() {
         (0..times).for_each(|_| running.signal(signal));
         let finished = running.wait();
         assert_eq!((finished.code(), finished.err.as_str()), (1, ""), "{signal}: {}", finished.out);
-        assert_eq!(document(&dir.path().join("r.json"))["stopped"], true);
+        assert_eq!(document(dir.path().join("r.json"))["stopped"], true);
         assert_eq!(names(dir.path()), ["r.hlog", "r.json"], "{signal}");
         let own = Server::start(1, "--json -");
         own.running.signal(signal);

@@ -13,10 +13,6 @@ fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-fn document(path: &Path) -> Value {
-    serde_json::from_str(&text(path)).unwrap()
-}
-
 /// A time in the format of a page.
 fn time(us: u64) -> String {
     let text = format::time(us);
@@ -161,7 +157,7 @@ fn several_logs_and_results_are_shown_as_one() {
         let to = ["m.json", "m.html"].map(|name| file(name).display().to_string());
         let finished = run(&format!("report merge {paths} --json {} --html {}", to[0], to[1]));
         assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
-        (document(&file("m.json")), text(&file("m.html")))
+        (document(file("m.json")), text(&file("m.html")))
     };
     let (result, page) = merge("json");
     assert_eq!(number(&result, "live"), 500);

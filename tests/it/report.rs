@@ -19,7 +19,7 @@ fn merged(dir: &Path, files: &[&str]) -> (Finished, Value) {
     let json = dir.join("merged");
     let finished = run(&format!("report merge {} --json {}", paths.join(" "), json.display()));
     assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
-    let document = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let document = document(json);
     has_merged_names(&document);
     (finished, document)
 }
@@ -37,7 +37,7 @@ fn several_machines_are_reported_as_one() {
     let demo = dir.path().join("demo.json");
     let arguments = format!("demo --connections 100 --hold 0s {} --json {}", at(free_ports(2), 2), demo.display());
     assert_eq!(run(&arguments).code(), 0);
-    let demo: Value = serde_json::from_str(&std::fs::read_to_string(demo).unwrap()).unwrap();
+    let demo: Value = document(demo);
 
     let (finished, all) = merged(dir.path(), &["first.json", "second.json", "third.json", "demo.json"]);
     let parts = [&first, &second, &third, &demo["client"]];
@@ -169,7 +169,7 @@ fn a_comparison_tells_that_figures_were_measured_differently() {
         std::fs::write(&after, later.to_string()).unwrap();
         let compared = run(&format!("report compare {before} {after} --json {changes}"));
         assert_eq!(compared.code(), 0, "{}", compared.err);
-        let told: Value = serde_json::from_str(&std::fs::read_to_string(&changes).unwrap()).unwrap();
+        let told: Value = document(&changes);
         let remarks = told["remarks"].as_array().unwrap();
         assert_eq!(remarks.len(), usize::from(remark.is_some()), "{field}: {remarks:?}");
         assert!(remark.is_none_or(|remark| compared.out.contains(remark)), "{field}: {}", compared.out);
@@ -196,7 +196,7 @@ fn a_document_of_another_kind_is_told_as_such() {
         compared.out
     );
     assert!(compared.out.contains("before spoke raw, after websocket"), "{}", compared.out);
-    let told: Value = serde_json::from_str(&std::fs::read_to_string(&changes).unwrap()).unwrap();
+    let told: Value = document(&changes);
     assert_eq!(told["remarks"].as_array().unwrap().len(), 2);
     std::fs::write(&other, "{}").unwrap();
     for (file, what) in [

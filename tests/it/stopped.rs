@@ -93,8 +93,7 @@ fn a_storm_that_is_stopped_lasts_as_long_as_it_should_and_keeps_its_rate() {
     stop_for(&storm, PAUSE);
     let finished = storm.wait();
     assert_eq!(finished.code(), 0, "{}{}", finished.out, finished.err);
-    let json: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(dir.path().join("json")).unwrap()).unwrap();
+    let json: serde_json::Value = document(dir.path().join("json"));
     reports_stops(&finished, &json, 1);
     let raged = json["storm"]["during"]["seconds"].as_f64().unwrap();
     assert!(raged > SECONDS + PAUSE.as_secs_f64() - ROUNDED, "{raged} s: {}", finished.out);

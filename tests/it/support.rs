@@ -19,7 +19,8 @@ pub use ports::{claim_ports, free_ports, is_free};
 pub use process::{Finished, Outlet, Running, children, events, kill, run, run_as, runs};
 pub use program::{NOBODY, PROGRAM, c1m, c1m_after, c1m_limited, c1m_unprivileged, unprivileged};
 pub use schema::{
-    has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names, has_server_names_and, number,
+    document, has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names,
+    has_server_names_and, number,
 };
 pub use seccomp::refuse;
 pub use server::{Server, at, server_arguments};

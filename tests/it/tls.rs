@@ -492,7 +492,7 @@ fn both_ends_prove_each_other_and_resume() {
     for title in ["TLS handshakes", "TLS handshakes of the server", "TLS records of the server"] {
         assert!(page.contains(&format!(">{title}</h")), "no {title} in the page");
     }
-    let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let document: serde_json::Value = document(json);
     let server = &document["server"]["tls"];
     let [full, resumed] = ["handshakes_full", "handshakes_resumed"].map(|name| number(server, name));
     let of_client = |kind: &str| number(&document["client"]["tls"][format!("{kind}_handshake_latency_us")], "count");

@@ -24,7 +24,7 @@ fn a_reader_that_stops_reading_does_not_keep_a_server_from_ending() {
     server.signal(libc::SIGTERM);
     let finished = server.wait();
     assert_eq!(finished.code(), 0, "{}", finished.err);
-    assert_eq!(number(&serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap(), "accepted"), 1);
+    assert_eq!(number(&document(json), "accepted"), 1);
 }
 
 /// The log waits for its reader, and the run does not: it ends, and so are its other results written.

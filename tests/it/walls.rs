@@ -337,7 +337,7 @@ fn ports_that_a_run_itself_left_in_time_wait_are_named_as_its_own() {
         let arguments =
             format!("storm reconnect --fin --target-ip 127.0.0.1 {} --connections 80 --share 60 {short}", server.at());
         let finished = run_as(c1m(), &format!("{arguments} --json {}", json.display()));
-        let document: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        let document: Value = document(&json);
         assert_eq!(finished.code(), 1, "{}", finished.out);
         assert_eq!(document["errors"]["EADDRNOTAVAIL"], 40, "{}", document["errors"]);
         names(&document, &["TIME_WAIT"]);

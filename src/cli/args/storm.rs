@@ -106,20 +106,17 @@ impl StormArguments {
             ScenarioName::Silent => Scenario::Silent(lasting),
             ScenarioName::Killed => Scenario::Killed(lasting),
         };
-        if matches!(scenario, Scenario::Disconnect | Scenario::Reconnect) && self.lasting.is_some() {
+        if scenario.lasts().is_none() && self.lasting.is_some() {
             let saw = format!("--for with {}", scenario.name());
             return Err(CommandError::usage(saw, "it lasts until it is done", "pace it with --close-rate or --rate"));
         }
+        if !scenario.has_victims() && self.share.is_some() {
+            let saw = format!("--share with {}", scenario.name());
+            let means = "it has no victims: it dials further connections beside those that are held";
+            return Err(CommandError::usage(saw, means, "leave it out, or choose another storm"));
+        }
         let connections = self.load.connections;
-        let victims = match (scenario, self.share) {
-            (Scenario::Churn(_), None) => 0,
-            (Scenario::Churn(_), Some(_)) => {
-                let saw = format!("--share with {}", scenario.name());
-                let means = "it has no victims: it dials further connections beside those that are held";
-                return Err(CommandError::usage(saw, means, "leave it out, or choose another storm"));
-            }
-            (_, share) => share.unwrap_or(SHARE).of(connections),
-        };
+        let victims = if scenario.has_victims() { self.share.unwrap_or(SHARE).of(connections) } else { 0 };
         let storm = Storm { scenario, victims, calm: self.calm, after: self.after };
         let close = if self.fin { CloseMode::Immediate } else { CloseMode::Abort };
         let mut workload = self.connection.workload(&self.load, Course::Storm(storm), Audit::Answer, close)?;

@@ -51,8 +51,8 @@ pub struct ServerTlsArguments {
     /// memory left has room for, between 64 and 2,048.
     #[arg(long, value_name = "N", requires = "tls_cert")]
     handshakes: Option<u32>,
-    /// How long a connection may take from its accept to its first bytes, and from then to the end of its TLS handshake,
-    /// and how long an incomplete record may take to become whole, each; 10s by default.
+    /// The longest time from a connection's accept to its first bytes, from these to the end of its TLS handshake, and from
+    /// the beginning of a record until it is whole; 10s by default.
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "tls_cert")]
     handshake_timeout: Option<Duration>,
 }

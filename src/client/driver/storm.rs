@@ -187,10 +187,10 @@ impl Storming {
     }
 
     /// Takes the next number for a connection that is dialed in the storm. Returns it with the instant at which the connection
-    /// should start; `None` if that is whenever it does. One that comes back starts no earlier than its victim is gone: the
+    /// should start: `due`, or `None` if that is whenever it does. One that comes back starts no earlier than its victim is gone: the
     /// pace at which this client closes is no latency of the server.
-    fn take_number(&mut self, clock: &Clock) -> (u32, Option<Instant>) {
-        let (index, due) = (self.own + self.redialed, self.pace.intended(self.redialed.into(), clock));
+    fn take_number(&mut self, due: Option<Instant>) -> (u32, Option<Instant>) {
+        let index = self.own + self.redialed;
         self.redialed += 1;
         let Some((victim, since)) = self.gone.pop_front() else { return (index, due) };
         self.back.push(victim);
@@ -385,7 +385,7 @@ impl ClientDriver {
             if let Some(at) = due.filter(|due| *due > now) {
                 return Ok(Schedule::At(at));
             }
-            let (index, intended) = storm.take_number(connections.clock());
+            let (index, intended) = storm.take_number(due);
             self.config.progress.redialed.add(1);
             if !self.dial(connections, index, intended)? {
                 // There is no slot yet, so the connection was not dialed.

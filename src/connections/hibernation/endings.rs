@@ -106,7 +106,9 @@ impl SleeperEndings {
     /// The driver was told of the end of an entry's connection. Returns whether that is under way: its FIN is to be
     /// acknowledged yet.
     pub fn told(&mut self, index: u32) -> bool {
-        self.closings.get_mut(&index).map(|ending| ending.told = true).is_some()
+        let Some(ending) = self.closings.get_mut(&index) else { return false };
+        ending.told = true;
+        true
     }
 
     /// Whether there is an end of which the driver was not told yet.
@@ -139,10 +141,8 @@ impl<S: Default> Hibernation<S> {
         around.parts.leave();
         self.keepalive.forget(index);
         self.entries.move_to(index, Whereabouts::Ending);
-        // As for one that is awake, the reason for which it was to be closed counts.
         let closes = self.unsent.take(self.entries.name_of(index)).and_then(|kept| kept.closes);
-        let earlier = closes.map(|(_, earlier)| earlier).filter(|earlier| *earlier != CloseReason::Local);
-        self.endings.tell(index, earlier.unwrap_or(reason));
+        self.endings.tell(index, reason.unless_closed(closes));
     }
 
     /// The next connection that ended while it slept and whose driver was not told yet.
@@ -195,7 +195,7 @@ impl<S: Default> Hibernation<S> {
         reason: CloseReason,
     ) {
         let Some(index) = self.asleep(name) else { return };
-        if self.is_closed_later(name, mode, reason) {
+        if self.defer_close(name, mode, reason) {
             return;
         }
         let Some(checkpoint) = self.entries.checkpoint(index) else { return };

@@ -295,7 +295,7 @@ impl<S: Default> Hibernation<S> {
         }
         for (name, bytes, closes) in from.unsent {
             if self.is_asleep(name) {
-                self.unsent.put(name, Kept { bytes, closes: closes.map(Closes::how) });
+                self.unsent.put(name, &bytes, closes.map(Closes::how));
             }
         }
         Ok(())

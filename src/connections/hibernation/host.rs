@@ -75,8 +75,7 @@ pub trait HibernationHost {
     /// descriptors of the socket are open.
     fn retire(&mut self, socket: OwnedFd, tuple: &Tuple) -> io::Result<()>;
 
-    /// Makes a socket for a connection that slept. `seen` is the peer's last timestamp, or 0 where it is not
-    /// known.
+    /// Makes a socket for a connection that slept. `seen` is the peer's last timestamp, or 0 where it is not known.
     fn restore(&mut self, checkpoint: &Checkpoint, seen: u32) -> io::Result<OwnedFd>;
 
     /// Goes on with the segments that were caught where another process has stopped. To be called before the first

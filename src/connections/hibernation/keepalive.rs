@@ -75,9 +75,10 @@ impl<S: Default> Hibernation<S> {
         }
         for _ in 0..IdleTracker::share(self.entries.len() as usize) {
             let Some(index) = self.entries.next(&mut self.keepalive.pins) else { break };
-            let (heard, pinned) = (self.entries.heard(index), idle.pinned(self.entries.heard(index)));
-            if self.entries.whereabouts(index) == Whereabouts::Asleep && pinned != heard {
-                self.entries.set_heard(index, pinned);
+            if self.entries.whereabouts(index) == Whereabouts::Asleep
+                && let Some(window) = idle.pinned(self.entries.heard(index))
+            {
+                self.entries.set_heard(index, window);
             }
         }
     }

@@ -52,9 +52,9 @@ pub struct KernelHost {
     woken: AfterGrace<(Tuple, u32, u64)>,
     latest: HashMap<u32, (Tuple, u64)>,
     wakes: u64,
-    /// The next wakes that do not try to tell the round-trip time.
+    /// How many of the next wakes do not try to tell the round-trip time.
     untold: u32,
-    /// How many did not try after the last attempt; 0 if that succeeded.
+    /// How many did not try after the attempt before; 0 if that succeeded.
     untold_before: u32,
 }
 

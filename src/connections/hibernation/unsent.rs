@@ -44,7 +44,7 @@ pub(super) struct Unsent {
     queue: VecDeque<ConnId>,
     /// Those that were tried and had no route, and since when each has none.
     stranded: VecDeque<(ConnId, Mark)>,
-    /// When the first of them is tried, and how many may be tried then.
+    /// When the first of them is tried again, and how many were tried since then.
     due: Mark,
     tries: usize,
 }
@@ -73,23 +73,24 @@ impl Unsent {
             return false;
         }
         if !bytes.is_empty() {
-            self.put(name, Kept { bytes: bytes.to_vec(), closes: None });
+            self.put(name, bytes, None);
         }
         true
     }
 
-    /// Keeps more for a connection.
-    pub fn put(&mut self, name: ConnId, more: Kept) {
-        self.total += more.bytes.len();
+    /// Keeps more for a connection, and how and why it is closed then.
+    pub fn put(&mut self, name: ConnId, bytes: &[u8], closes: Option<(CloseMode, CloseReason)>) {
+        self.total += bytes.len();
         let kept = self.kept.entry(name).or_insert_with(|| {
             self.queue.push_back(name);
             Kept::default()
         });
-        kept.bytes.extend(more.bytes);
-        kept.closes = kept.closes.or(more.closes);
+        kept.bytes.extend_from_slice(bytes);
+        kept.closes = kept.closes.or(closes);
     }
 
-    /// The connection that is to be tried next. It stays that until its bytes are taken, or `strand`.
+    /// The connection that is to be tried next. It stays the next one until its bytes are taken, or until `strand` puts it
+    /// behind the others.
     fn next(&mut self, now: Mark) -> Option<ConnId> {
         while self.queue.front().is_some_and(|name| !self.kept.contains_key(name)) {
             self.queue.pop_front();
@@ -101,7 +102,8 @@ impl Unsent {
         self.queue.front().copied().or(stranded)
     }
 
-    /// The connection that `next` has named has no route. Tells whether it may go on waiting for one.
+    /// The connection that `next` has named has no route: it waits for one, behind the others. `false` if it has waited for
+    /// too long.
     fn strand(&mut self, now: Mark) -> bool {
         let since = if let Some(name) = self.queue.pop_front() {
             if self.stranded.is_empty() {
@@ -145,9 +147,9 @@ impl<S: Default> Hibernation<S> {
         self.unsent.keep(name, bytes, most, is_short)
     }
 
-    /// A connection is to be closed. If it is to be told more before, that goes first, and this is `true`: the connection is
-    /// closed once that has been sent, and is sent nothing more.
-    pub(super) fn is_closed_later(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> bool {
+    /// Closes a connection that is to be told more only once that has been sent; until then it is sent nothing more. `false`
+    /// if nothing is kept for it, or if it is to be closed at once: then it is closed now.
+    pub(super) fn defer_close(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> bool {
         let in_order = matches!(mode, CloseMode::Graceful | CloseMode::Lingering);
         let Some(kept) = self.unsent.kept.get_mut(&name).filter(|_| in_order) else { return false };
         kept.closes.get_or_insert((mode, reason));
@@ -170,8 +172,9 @@ impl<S: Default> Hibernation<S> {
         self.unsent.next(now)
     }
 
-    /// The connection that `next_unsent` has named has no route. Tells whether it may go on waiting for one.
-    pub fn may_await_route(&mut self, now: Mark) -> bool {
+    /// The connection that `next_unsent` has named has no route: it waits for one, behind the others. `false` if it has waited
+    /// for too long.
+    pub fn await_route(&mut self, now: Mark) -> bool {
         self.unsent.strand(now)
     }
 
@@ -249,7 +252,7 @@ mod tests {
         assert!(unsent.next(now).is_some() && unsent.strand(now));
         drop(unsent.take(name(1)));
         let closes = Some((CloseMode::Lingering, CloseReason::Deadline));
-        unsent.put(name(2), Kept { bytes: b"y".to_vec(), closes });
+        unsent.put(name(2), b"y", closes);
         let expected =
             [(name(0), Kept { bytes: b"x".to_vec(), closes: None }), (name(2), Kept { bytes: b"xy".to_vec(), closes })];
         assert_eq!(unsent.take_all(), expected);

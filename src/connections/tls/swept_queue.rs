@@ -8,9 +8,9 @@ const LOOKS_PER_PUSH: usize = 2;
 /// Entries whose memory is kept while there are fewer.
 const KEPT_ENTRIES: usize = 1_024;
 
-/// A queue in the order of its pushes. Each push calls for a look at two entries, from the first to the last and then anew.
-/// So all that were there have been looked at once as many were pushed, and the queue has about twice as many entries as go
-/// on at most, however many come and are over.
+/// A queue in the order of its pushes. Each push calls for a look at two entries; the looks go from the first entry to the
+/// last, and then begin anew. So when as many have been pushed as there were, each entry has been looked at. Those that are
+/// over are dropped then, and at most about half of the entries are such ones.
 #[derive(Debug)]
 pub(super) struct SweptQueue<T> {
     /// The first entries, which were looked at.

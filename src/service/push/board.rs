@@ -174,7 +174,7 @@ impl Board {
         true
     }
 
-    /// What counts for a publisher; `None` for one that is gone.
+    /// The load of a publisher, or without one that of all that is posted; `None` for a publisher that is gone.
     fn load_of(&mut self, conn: Option<ConnId>) -> Option<&mut Load> {
         match conn {
             Some(conn) => self.publishers.get_mut(&conn).map(|publisher| &mut publisher.load),

@@ -73,7 +73,7 @@ impl Pen {
 /// The context that a service within is called with.
 type Outer<'a, S> = Ctx<'a, Conversation<<S as WebSocketService>::State>>;
 
-/// What a receive has left of messages.
+/// What is incomplete at the end of a receive.
 struct Kept {
     /// Where it was kept before.
     place: Option<u32>,
@@ -125,13 +125,11 @@ impl<S: WebSocketService> WebSocket<S> {
         });
         *at = exchange.at;
         pen.out = out;
-        let is_live = ctx.is_live(conn);
         let row = ctx.state(conn)?;
         row.set_place(place);
-        if !is_live {
-            return Some(Reply::Nothing);
-        }
         match after {
+            // The service has aborted it: `closed` follows.
+            After::Ends(CloseMode::Abort) => return Some(Reply::Nothing),
             After::Awaits { new: true } => ctx.set_deadline(conn, Some(pen.limits.http.request_time)),
             After::Awaits { new: false } => {}
             // This wrapper's services answer at once.

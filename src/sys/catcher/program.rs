@@ -69,8 +69,8 @@ const SHORTEST: i32 = 20;
 
 /// Bytes of a record for each size of segments, the record's header included: a header alone, of 60 bytes at most, as of a
 /// FIN; requests; one segment of an Ethernet network; and what GRO or a loopback device makes of many. The kernel adds 8
-/// bytes.
-pub const RECORD_BYTES: [i32; 4] = [60 + RECORD_HEADER + 4, 248, 1_592, 65_536 + RECORD_HEADER];
+/// bytes, and each sum is a multiple of 8.
+pub const RECORD_BYTES: [i32; 4] = [112, 248, 1_592, 65_536 + RECORD_HEADER];
 
 /// Where a TCP header has its length and its flags (RFC 9293, 3.1), and the flag of a RST in these two bytes.
 const FLAGS: i32 = 12;

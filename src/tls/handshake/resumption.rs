@@ -42,7 +42,7 @@ pub(super) fn versions(lowest: TlsVersion, highest: TlsVersion) -> &'static [&'s
 
 /// Sessions that a shard of a client keeps. A ticket serves one handshake (RFC 8446, appendix C.4), which brings one
 /// or two new ones; so as many as there are handshakes at once suffice for any number of connections. Each takes some
-/// 1.5 kB, most of it the server's certificates. Those of TLS 1.2 are among them.
+/// 1.6 kB, most of it the server's certificates. Those of TLS 1.2 are among them.
 const SESSIONS: usize = 1_024;
 
 /// The sessions that a shard of a client can resume. The lock is never contended: only that shard has it.

@@ -108,9 +108,8 @@ impl TlsConfig {
         self
     }
 
-    /// How long a connection may take from its accept to its first bytes, and from then to the end of its handshake, and how
-    /// long an incomplete record may take to become whole, each; 1 ms to 366 days, 10 s by default. The connection is closed
-    /// then.
+    /// The longest time from a connection's accept to its first bytes, from these to the end of its handshake, and from the
+    /// beginning of a record until it is whole; 1 ms to 366 days, 10 s by default. Beyond it the connection is closed.
     pub fn handshake_timeout(mut self, time: Duration) -> TlsConfig {
         self.handshake_timeout = time;
         self

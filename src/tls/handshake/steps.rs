@@ -220,8 +220,7 @@ fn append<Data>(mut data: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) -> Ne
 /// Appends what rustls has for the peer after a failure, an alert at the end, and says which alert it is, if that can be
 /// told. `last` is where the record begins that rustls was given last.
 fn tell<M: Machine>(machine: &mut M, incoming: &mut Vec<u8>, last: usize, outgoing: &mut Vec<u8>) -> Option<Alert> {
-    let sent = transmit(machine, incoming, outgoing);
-    if let Some(alert) = outgoing.get(sent..).and_then(alert_in) {
+    if let Some(alert) = alert_in(transmit(machine, incoming, outgoing)) {
         return alert;
     }
     // rustls has no alert for some failures, nor for what is refused here. It makes one for what cannot be a record, whether
@@ -229,15 +228,14 @@ fn tell<M: Machine>(machine: &mut M, incoming: &mut Vec<u8>, last: usize, outgoi
     incoming.resize(incoming.len() + HEADER, 0);
     incoming[last..].fill(NO_RECORD);
     _ = machine.process(incoming);
-    let sent = transmit(machine, incoming, outgoing);
-    outgoing.get(sent..).and_then(alert_in).map(|alert| alert.unwrap_or(Alert::DECODE_ERROR))
+    alert_in(transmit(machine, incoming, outgoing)).map(|alert| alert.unwrap_or(Alert::DECODE_ERROR))
 }
 
 /// A type of content that there is not.
 const NO_RECORD: u8 = 0xff;
 
-/// Appends what rustls has to send. Returns where the last record begins.
-fn transmit<M: Machine>(machine: &mut M, incoming: &mut [u8], outgoing: &mut Vec<u8>) -> usize {
+/// Appends what rustls has to send. Returns the last record of it.
+fn transmit<'o, M: Machine>(machine: &mut M, incoming: &mut [u8], outgoing: &'o mut Vec<u8>) -> &'o [u8] {
     let mut last = outgoing.len();
     // Without anything to send rustls would look at the bytes again, and must not fail a second time.
     while machine.wants_write()
@@ -246,7 +244,7 @@ fn transmit<M: Machine>(machine: &mut M, incoming: &mut [u8], outgoing: &mut Vec
         last = outgoing.len();
         append(data, outgoing);
     }
-    last
+    &outgoing[last..]
 }
 
 /// Whether a record that was sent is an alert, and which. That of an encrypted one cannot be read here.
@@ -273,10 +271,13 @@ enum Behind {
 fn behind(bytes: &[u8]) -> Behind {
     let Some(header) = bytes.first_chunk::<{ HEADER }>() else { return Behind::Part };
     let length = HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
-    match (20..=24).contains(&header[0]) && header[1] == 3 {
-        false => Behind::Record(bytes.len()),
-        true if length > LARGEST_RECORD => Behind::TooLong,
-        true if length > bytes.len() => Behind::Part,
-        true => Behind::Record(length),
+    if !(20..=24).contains(&header[0]) || header[1] != 3 {
+        Behind::Record(bytes.len())
+    } else if length > LARGEST_RECORD {
+        Behind::TooLong
+    } else if length > bytes.len() {
+        Behind::Part
+    } else {
+        Behind::Record(length)
     }
 }

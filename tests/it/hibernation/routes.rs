@@ -1,30 +1,11 @@
 //! Sleeping connections whose route depends on their own address, or is away for a while.
 
 use std::net::Shutdown;
-use std::sync::mpsc::{Receiver, Sender};
 
 use super::*;
 
 /// The table of routes for what comes from the server's address.
 const TABLE: u8 = 100;
-
-/// Sends back what comes, and sends to all its connections what it is told to, and says when it has done so.
-struct Teller(Sender<()>);
-
-impl Service for Teller {
-    type State = ();
-    type Message = Vec<u8>;
-
-    fn received(&mut self, _: &mut Ctx<'_, ()>, _: ConnId, data: &mut [u8]) -> Reply {
-        Reply::Back(0..data.len())
-    }
-
-    fn message(&mut self, ctx: &mut Ctx<'_, ()>, message: Vec<u8>) {
-        let all: Vec<ConnId> = ctx.connections().map(|(conn, ())| conn).collect();
-        all.into_iter().for_each(|conn| ctx.send(conn, &message));
-        self.0.send(()).unwrap();
-    }
-}
 
 /// Runs `peer` in a network namespace, of which a cable leads from its interface `near` to `far` in the calling thread's.
 /// There `routes` sets up the network, and `serve` has a server at `ip` with one connection, which sleeps. `peer` has the
@@ -54,7 +35,7 @@ fn at_both_ends(
         let port = free_ports(1);
         let builder = Library::builder().bind(ip).ports(Ports::new(port, 1).unwrap()).cores(Cores::Count(1));
         let builder = builder.max_connections(100).hibernate(Duration::from_millis(100));
-        let server = builder.start(move |_| Teller(tell.clone())).unwrap();
+        let server = builder.start(move |_| Pusher(tell.clone())).unwrap();
         started.send(port).unwrap();
         eventually("it sleeps", || server.counters()[0].asleep == 1);
         sleeps.send(()).unwrap();

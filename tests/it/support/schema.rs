@@ -1,9 +1,15 @@
 //! The schema of results: the exact names of each JSON object.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use c1m::internal::results::document::read_client;
 use serde_json::Value;
+
+/// A result, or another document in JSON.
+pub fn document(path: impl AsRef<Path>) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
 
 /// A whole number in a JSON object.
 pub fn number(document: &Value, name: &str) -> u64 {

@@ -186,16 +186,22 @@ fn the_socket_of_a_sleeper_is_not_shut_down() {
     assert_eq!((seen.slept, seen.woke, missing(&machine, peer)), (2, 1, 0));
 }
 
+/// A night in which one of two wakes fails at random, with a sleeper for which bytes can wait. Returns the sleeper's peer too.
+fn wakes_fail(seed: u64) -> (Night, usize) {
+    let mut catcher = Catcher::default();
+    catcher.faults.restore = 2;
+    let night = Night::new(seed, 3, 40, catcher);
+    let peer = night.come(1, Duration::ZERO, MILLI).start;
+    night.command(MILLI, Command::Collect);
+    night.say(2 * MILLI, peer, 3);
+    (night, peer)
+}
+
 /// Bytes for a sleeper that cannot be woken go to it soon, also where nothing else happens on the shard.
 #[test]
 fn bytes_that_had_to_wait_need_no_other_event() {
     with_seeds(20, |seed| {
-        let mut catcher = Catcher::default();
-        catcher.faults.restore = 2;
-        let night = Night::new(seed, 3, 40, catcher);
-        let peer = night.come(1, Duration::ZERO, MILLI).start;
-        night.command(MILLI, Command::Collect);
-        night.say(2 * MILLI, peer, 3);
+        let (night, peer) = wakes_fail(seed);
         night.command(SECOND, Command::Push(1));
         let (machine, seen) = night.run(10 * SECOND);
         assert_eq!(missing(&machine, peer), 0, "{:?}", seen.counters);
@@ -210,12 +216,7 @@ const ENDS: [Step; 3] = [Step::Fin, Step::Close(CloseMode::Graceful), Step::Clos
 fn bytes_that_had_to_wait_go_before_the_end() {
     with_seeds(20, |seed| {
         for end in ENDS {
-            let mut catcher = Catcher::default();
-            catcher.faults.restore = 2;
-            let night = Night::new(seed, 3, 40, catcher);
-            let peer = night.come(1, Duration::ZERO, MILLI).start;
-            night.command(MILLI, Command::Collect);
-            night.say(2 * MILLI, peer, 3);
+            let (night, peer) = wakes_fail(seed);
             night.command(SECOND, Command::PushOne(1));
             night.command(SECOND, Command::PushOne(1));
             match end {
