@@ -124,7 +124,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__client)
-            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --user --password --topic --mqtt-version --client-id --session --session-expiry --mqtt-keepalive --will-topic --will-message --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --close --histogram --help"
+            opts="-q -h --connections --rate --interval --target-ip --port --ports --target --target-addresses --cores --source-ip --concurrency --connect-timeout --reply-timeout --keepalive-interval --protocol --hello --payload --send --expect --greeting --goodbye --path --header --subprotocol --message-type --proof --method --body --status --subscribe --user --password --topic --mqtt-version --client-id --session --session-expiry --mqtt-keepalive --will-topic --will-message --topics --qos --first-number --tls --sni --alpn --ca --insecure --cert --key --tls-min --no-resumption --resume --handshake-timeout --hibernate --awake --close-rate --server-pid --source-port-seed --json --report --hlog --quiet --hold --steer --audit --audit-sample --close --histogram --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -368,6 +368,10 @@ _c1m() {
                     ;;
                 --audit)
                     COMPREPLY=($(compgen -W "echo state off" -- "${cur}"))
+                    return 0
+                    ;;
+                --audit-sample)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --close)

@@ -149,6 +149,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l hold -d 'How long to 
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l audit -d 'What proves a connection live: `echo`, it gets the answer that --protocol expects, with `raw` exactly what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing' -r -f -a "echo\t''
 state\t''
 off\t''"
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l audit-sample -d 'Ask only N connections in each audit, 1 or more, drawn at random; every one has the same chance. Only with --audit echo' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close -d 'How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them; `rst` at once, which leaves nothing' -r -f -a "fin\t''
 rst\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l histogram -d 'Write the connect latencies as a percentile file for HdrHistogram\'s plotter' -r -F

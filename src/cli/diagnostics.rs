@@ -137,6 +137,7 @@ fn typed(error: &ConfigError, words: Words) -> String {
         ConfigError::MetricsPort { address, .. } => format!("--metrics {address}"),
         ConfigError::Concurrency => "--concurrency 0".to_owned(),
         ConfigError::SteeredWithoutAudit => "--steer with --audit off".to_owned(),
+        ConfigError::AuditSample { asked } => format!("--audit-sample {asked}"),
         ConfigError::Handshakes => "--handshakes 0".to_owned(),
         ConfigError::Timeout { what, asked, .. } => {
             format!("{} {}", limits(*what), humantime::format_duration(*asked))
@@ -210,6 +211,8 @@ fn corrected(error: &ConfigError, words: Words) -> String {
         ConfigError::Counter { .. } => "give it a name such as gateway_logins",
         ConfigError::Concurrency => "try --concurrency 512",
         ConfigError::SteeredWithoutAudit => "try --audit state",
+        ConfigError::AuditSample { asked: 0 } => "try --audit-sample 1000000",
+        ConfigError::AuditSample { .. } => "use it with --audit echo",
         ConfigError::StormWithoutEcho => "try --audit echo",
         ConfigError::NoSurvivor { .. } | ConfigError::NoVictim { .. } => "try --share 34%",
         ConfigError::Handshakes => "try --handshakes 1000, or leave it out",
@@ -344,6 +347,7 @@ mod tests {
             (ConfigError::FirstNumber { asked: 10, most: 9 }.into(), "--first-number 10"),
             (ConfigError::Concurrency.into(), "--concurrency 0"),
             (ConfigError::SteeredWithoutAudit.into(), "--steer"),
+            (ConfigError::AuditSample { asked: 0 }.into(), "--audit-sample 0"),
             (ConfigError::StormWithoutEcho.into(), "--audit echo"),
             (ConfigError::NoVictim { connections: 9 }.into(), "--share"),
             (ConfigError::Fanout(FanoutProblem::Publications { asked: 0, most: 9 }).into(), "--rate"),

@@ -218,6 +218,7 @@ impl Observer for Display {
             (Phase::Hold, Course::Fixed(hold)) => Some(hold.as_millis() as u64),
             // A steered hold has no known end.
             (Phase::Hold, Course::Steered) => None,
+            (Phase::Audit(_), _) => Some(workload.audit_sample.unwrap_or(u64::MAX).min(workload.connections)),
             (Phase::Calm, Course::Storm(storm)) => Some(storm.calm.as_millis() as u64),
             (Phase::After, Course::Storm(storm)) => Some(storm.after.as_millis() as u64),
             (Phase::Storm, Course::Storm(storm)) => Some(storm.victims),
@@ -364,8 +365,9 @@ impl Observer for Events {
     }
 
     fn audited(&mut self, result: &AuditResult) -> Result<()> {
-        let AuditResult { round, live, lost, wrong } = result;
-        event(&json!({ "event": "audit", "round": round, "live": live, "lost": lost, "wrong": wrong }));
+        let mut told = json!(result);
+        told["event"] = "audit".into();
+        event(&told);
         Ok(())
     }
 

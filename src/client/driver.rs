@@ -2,6 +2,7 @@
 
 mod conn_state;
 mod dialing;
+mod drawing;
 mod exchanges;
 mod fanning;
 mod goodbye;
@@ -19,12 +20,13 @@ use std::time::{Duration, Instant};
 use super::incomplete::IncompleteTable;
 use super::run::Notice;
 use super::window::{Awaited, Probe, Window};
-use super::{Audit, INTERVAL, Phase};
+use super::{Audit, INTERVAL, Phase, Workload};
 use crate::clock::{Clock, Start};
 use crate::connections::{CloseReason, Connections, Cursor};
 use crate::error::{Result, TlsFailure};
 use crate::failure::{Cause, Causes};
 use crate::pace::Pace;
+use crate::plan::share;
 use crate::protocol::{Purpose, Scratch};
 use crate::reactor::{Closing, Driver, Schedule};
 use crate::reply::Reply;
@@ -34,6 +36,7 @@ use crate::stats::ProgressSnapshot;
 use crate::token::ConnId;
 use conn_state::ConnState;
 use dialing::Attempt;
+use drawing::Drawing;
 use fanning::Fanning;
 use goodbye::Goodbye;
 use keepalive::Keepalive;
@@ -76,6 +79,8 @@ pub struct ClientDriver {
     next: u64,
     /// Audits: the place in the tables that comes next.
     place: Cursor,
+    /// Audits: which connections are asked; `None` if all are.
+    drawing: Option<Drawing>,
     /// Hold: the place in the tables of the connection whose message is due next. Audits do not move it, so that
     /// each connection gets its turn.
     talked: Cursor,
@@ -317,6 +322,13 @@ impl ClientDriver {
         }
         match phase {
             Phase::Ramp => self.pace = Pace::new(self.since, rate),
+            Phase::Audit(_) => {
+                let Workload { audit_sample, connections, .. } = &*self.config.workload;
+                self.drawing = audit_sample.map(|sample| {
+                    let own = share(sample.min(*connections), self.config.shards, self.config.index as u64);
+                    Drawing::new(own.end - own.start, progress.live.get())
+                });
+            }
             Phase::Hold | Phase::Calm => {
                 let talkers = self.storm.as_ref().map_or(progress.live.get(), Storming::talkers);
                 let every = self.config.workload.interval.map(|interval| talkers as f64 / interval.as_secs_f64());
@@ -366,7 +378,7 @@ impl ClientDriver {
         self.failures_in_a_row >= HOPELESS_ATTEMPTS
     }
 
-    /// Audits every connection, as many at a time as the ramp had connects.
+    /// Audits every connection, or the sample, as many at a time as the ramp had connects.
     fn ask(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         for _ in 0..PROBES_PER_PASS {
             if self.window.len() >= self.config.concurrency {
@@ -377,7 +389,9 @@ impl ClientDriver {
             if self.is_talker(connections, conn) {
                 self.talkers = self.talkers.max(next);
             }
-            self.send(connections, conn, Purpose::Audit, now, now)?;
+            if self.drawing.as_mut().is_none_or(Drawing::draws) {
+                self.send(connections, conn, Purpose::Audit, now, now)?;
+            }
         }
         Ok(Schedule::Now)
     }

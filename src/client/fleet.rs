@@ -329,6 +329,7 @@ impl Fleet {
                 victims.report(PATIENCE)?;
             }
             let spent = server_cpu(workload);
+            let live = self.progress().iter().map(|shard| shard.live).sum();
             let (elapsed, progress) = self.phase(phase)?;
             if let (Some(storm), Some(stage)) = (&mut summary.storm, phase.stage()) {
                 // Less than before is another process under the same number.
@@ -340,8 +341,9 @@ impl Fleet {
             match phase {
                 _ if self.stopping => {}
                 Phase::Audit(round) => {
-                    let ProgressSnapshot { audited: live, lost, wrong, .. } = progress;
-                    let result = AuditResult { round, live, lost, wrong };
+                    let ProgressSnapshot { audited, lost, wrong, .. } = progress;
+                    let drawn_from = workload.audit_sample.map(|_| live);
+                    let result = AuditResult { round, live: audited, lost, wrong, drawn_from };
                     summary.audits.push(result);
                     self.tell(Event::Audited(result));
                 }

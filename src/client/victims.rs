@@ -71,7 +71,7 @@ fn follow(shared: &Told<Seen>, output: impl Read, done: impl Fn(Phase)) {
                     done(Phase::Ramp);
                 }
             }
-            ClientEvent::Audit(AuditResult { round, live, lost, wrong }) => {
+            ClientEvent::Audit(AuditResult { round, live, lost, wrong, .. }) => {
                 shared.change(|seen| {
                     (seen.progress.audited, seen.progress.lost, seen.progress.wrong) = (live, lost, wrong);
                 });

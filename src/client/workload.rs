@@ -70,6 +70,9 @@ pub struct Workload {
     pub publisher: Option<Protocol>,
     /// What proves a connection.
     pub audit: Audit,
+    /// Connections that each audit asks, 1 or more, drawn at random, so that an audit of very many takes a bearable time;
+    /// `None` asks every live one. Only with [`Audit::Answer`], and with the courses `Fixed` and `Steered`.
+    pub audit_sample: Option<u64>,
     /// How to close in the end.
     pub close: CloseMode,
     /// Connections closed per second, in all, more than 0; `None` is as fast as it goes.
@@ -117,6 +120,7 @@ impl Default for Workload {
             protocol: Protocol::default(),
             publisher: None,
             audit: Audit::Answer,
+            audit_sample: None,
             close: CloseMode::Immediate,
             close_rate: None,
             server_pid: None,
@@ -273,6 +277,7 @@ impl Workload {
         if self.course == Course::Steered && self.audit == Audit::Off {
             return Err(ConfigError::SteeredWithoutAudit.into());
         }
+        self.check_sample()?;
         let allowed = self.protocol.allowed_silence().map(|seconds| Duration::from_secs(seconds.into()));
         if let (Some(asked), Some(allowed)) = (self.keepalive, allowed)
             && asked > allowed
@@ -293,6 +298,16 @@ impl Workload {
         self.check_storm()?;
         self.check_fanout()?;
         self.routes.check()
+    }
+
+    /// Refuses a sample where nothing is asked, or where every connection must be.
+    fn check_sample(&self) -> Result<()> {
+        let Some(asked) = self.audit_sample else { return Ok(()) };
+        let is_asked = self.audit == Audit::Answer && matches!(self.course, Course::Fixed(_) | Course::Steered);
+        if asked == 0 || !is_asked {
+            return Err(ConfigError::AuditSample { asked }.into());
+        }
+        Ok(())
     }
 
     /// Refuses rates at which nothing happens, and times that no clock reaches.

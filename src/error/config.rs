@@ -181,6 +181,12 @@ pub enum ConfigError {
     Concurrency,
     /// A steered client without an audit to ask for.
     SteeredWithoutAudit,
+    /// An audit that asks a sample of no connections, or asks nothing, or belongs to a storm or a fan-out, whose audits
+    /// must ask every connection.
+    AuditSample {
+        /// Connections to be asked.
+        asked: u64,
+    },
     /// A storm without echoes, by which its survivors prove themselves.
     StormWithoutEcho,
     /// A storm that leaves no survivor to measure: at most all connections but one can be its victims.
@@ -350,6 +356,7 @@ impl ConfigError {
             ConfigError::Counter { name, .. } => format!("counter {name:?}"),
             ConfigError::Concurrency => "a concurrency of 0".to_owned(),
             ConfigError::SteeredWithoutAudit => "a steered client without audits".to_owned(),
+            ConfigError::AuditSample { asked } => format!("an audit that asks {asked} connections drawn at random"),
             ConfigError::StormWithoutEcho => "a storm without echoes".to_owned(),
             ConfigError::NoSurvivor { victims, connections } => {
                 format!("{victims} victims of {connections} connections")
@@ -411,6 +418,10 @@ impl ConfigError {
             ConfigError::Counter { problem, .. } => problem.means().to_owned(),
             ConfigError::Concurrency => "nothing could be in flight".to_owned(),
             ConfigError::SteeredWithoutAudit => "there would be no audit to ask for".to_owned(),
+            ConfigError::AuditSample { asked: 0 } => "it would prove nothing".to_owned(),
+            ConfigError::AuditSample { .. } => {
+                "there is nothing to draw: these audits ask no connection, or have to ask every one".to_owned()
+            }
             ConfigError::StormWithoutEcho => "its survivors prove themselves by them".to_owned(),
             ConfigError::NoSurvivor { .. } => "there would be no survivor to measure".to_owned(),
             ConfigError::NoVictim { .. } => "the storm would strike none".to_owned(),

@@ -134,8 +134,9 @@ fn auditors(document: &ClientDocument, round: u32) -> String {
 
 /// One line for an audit.
 pub fn audit(audit: &AuditResult) -> String {
-    let AuditResult { round, live, lost, wrong } = audit;
-    format!("audit {round}: {} live, {} lost, {} wrong", count(*live), count(*lost), count(*wrong))
+    let AuditResult { round, live, lost, wrong, drawn_from } = audit;
+    let drawn = drawn_from.map_or(String::new(), |from| format!(", drawn at random from {}", count(from)));
+    format!("audit {round}: {} live, {} lost, {} wrong{drawn}", count(*live), count(*lost), count(*wrong))
 }
 
 /// The totals of a server.

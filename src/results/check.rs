@@ -95,9 +95,10 @@ impl ClientDocument {
             at_most("not_tried of a complete run", self.not_tried, "can only be", 0)?;
             at_most("failed of a complete run", self.failed, "can only be", 0)?;
         }
-        self.audits.iter().try_for_each(|AuditResult { round, live, lost, wrong }| {
-            let counts = [("live", live), ("lost", lost), ("wrong", wrong)];
-            counts.into_iter().try_for_each(|(name, count)| {
+        self.audits.iter().try_for_each(|AuditResult { round, live, lost, wrong, drawn_from }| {
+            let drawn_from = drawn_from.as_ref().map(|from| ("drawn_from", from));
+            let mut counts = [("live", live), ("lost", lost), ("wrong", wrong)].into_iter().chain(drawn_from);
+            counts.try_for_each(|(name, count)| {
                 at_most(&format!("{name} of audit {round}"), *count, &format!("{asked} is"), asked_for)
             })
         })

@@ -72,7 +72,7 @@ mod tests {
         ));
         let audit = r#"{"event":"audit","round":1,"live":5,"lost":1,"wrong":2}"#;
         let ClientEvent::Audit(read) = ClientEvent::read(audit) else { panic!("no audit: {audit}") };
-        assert_eq!(read, AuditResult { round: 1, live: 5, lost: 1, wrong: 2 });
+        assert_eq!(read, AuditResult { round: 1, live: 5, lost: 1, wrong: 2, drawn_from: None });
         for other in ["", "{}", "5", r#"{"event":"planned"}"#, r#"{"event":"report"}"#] {
             assert!(matches!(ClientEvent::read(other), ClientEvent::Other), "{other}");
         }

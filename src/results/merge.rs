@@ -112,6 +112,11 @@ fn audits(parts: &[&ClientDocument]) -> Vec<AuditResult> {
             Err(at) => all.insert(at, *audit),
             Ok(at) => {
                 let total = &mut all[at];
+                let asked = |audit: &AuditResult| sum([audit.live, audit.lost, audit.wrong]);
+                total.drawn_from = match (total.drawn_from, audit.drawn_from) {
+                    (None, None) => None,
+                    (one, other) => Some(sum([one.unwrap_or(asked(total)), other.unwrap_or(asked(audit))])),
+                };
                 total.live = sum([total.live, audit.live]);
                 total.lost = sum([total.lost, audit.lost]);
                 total.wrong = sum([total.wrong, audit.wrong]);
@@ -203,7 +208,13 @@ mod tests {
                 connects_per_second: if ramp > 0.0 { live as f64 / ramp } else { 0.0 },
                 paced,
                 audits: (1..=rounds as u32)
-                    .map(|round| AuditResult { round, live, lost: live / 2, wrong: live / 3 })
+                    .map(|round| AuditResult {
+                        round,
+                        live,
+                        lost: live / 2,
+                        wrong: live / 3,
+                        drawn_from: (live % 2 > 0).then_some(live),
+                    })
                     .collect(),
                 latencies: Latencies {
                     connect: latency(&connects),

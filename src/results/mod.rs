@@ -52,6 +52,9 @@ pub struct AuditResult {
     pub lost: u64,
     /// Connections whose answer was wrong; they are not among the lost.
     pub wrong: u64,
+    /// Live connections from which those asked were drawn at random; `None` if every live connection was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn_from: Option<u64>,
 }
 
 /// What one client shard measured.
@@ -194,7 +197,10 @@ impl Summary {
             && is_exact
             && self.live() == left
             && self.ramped == self.requested
-            && self.audits.iter().all(|audit| audit.live == should_be(audit) && audit.wrong == 0)
+            && self.audits.iter().all(|audit| match audit.drawn_from {
+                Some(from) => from == self.requested && audit.lost == 0 && audit.wrong == 0,
+                None => audit.live == should_be(audit) && audit.wrong == 0,
+            })
     }
 
     /// Connections established per second of the ramp.

@@ -44,6 +44,42 @@ fn without_audits_the_client_sends_only_hellos() {
     assert_eq!(number(&server.stop().last_document(), "messages"), 50, "only the hellos");
 }
 
+/// The server counts each message: the hellos, and those of the two audits.
+#[test]
+fn an_audit_asks_a_sample_drawn_at_random() {
+    let server = Server::start(4, "--json -");
+    let run = client(&format!("{} --connections 300 --cores 2 --audit-sample 41", server.at()));
+    run.held(300);
+    for audit in run.json["audits"].as_array().unwrap() {
+        assert_eq!(["live", "lost", "wrong", "drawn_from"].map(|name| number(audit, name)), [41, 0, 0, 300], "{audit}");
+    }
+    assert_eq!(run.json["audits"].as_array().unwrap().len(), 2, "{}", run.json);
+    assert_eq!(number(&server.stop().last_document(), "messages"), 300 + 2 * 41, "hellos and samples");
+}
+
+/// A sample that is no smaller than all connections is all of them.
+#[test]
+fn a_large_sample_is_every_connection() {
+    let server = Server::start(2, "--json -");
+    let run = client(&format!("{} --connections 50 --audit-sample 1000000", server.at()));
+    run.held(50);
+    assert!(
+        run.finished.out.contains("audit 1: 50 live, 0 lost, 0 wrong, drawn at random from 50"),
+        "{}",
+        run.finished.out
+    );
+    assert_eq!(number(&server.stop().last_document(), "messages"), 150);
+}
+
+#[test]
+fn a_sample_needs_an_audit_that_asks() {
+    for (arguments, what) in [("--audit-sample 0", "prove nothing"), ("--audit state --audit-sample 9", "--audit echo")]
+    {
+        let arguments = format!("client --target-ip 127.0.0.1 --connections 10 {arguments}");
+        run(&arguments).fails_with(2, &["--audit-sample", what]);
+    }
+}
+
 #[test]
 fn without_a_hello_the_connect_alone_counts() {
     let server = Server::start(2, "--json -");

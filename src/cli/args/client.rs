@@ -149,6 +149,7 @@ impl ConnectionArguments {
             publisher: None,
             first_number: self.protocol.first_number,
             audit,
+            audit_sample: None,
             close,
             close_rate: self.close_rate,
             server_pid: self.server_pid,
@@ -275,6 +276,10 @@ pub struct ClientArguments {
     /// what it sent; `state`, neither FIN nor RST came (for servers that answer nothing); `off`, nothing.
     #[arg(long, value_enum, default_value_t = AuditName::Echo)]
     pub audit: AuditName,
+    /// Ask only N connections in each audit, 1 or more, drawn at random; every one has the same chance. Only with --audit
+    /// echo.
+    #[arg(long, value_name = "N")]
+    pub audit_sample: Option<u64>,
     /// How to close: `fin` in order, which leaves each source port in TIME_WAIT for a minute, with
     /// 256 bytes of kernel memory, up to net.ipv4.tcp_max_tw_buckets of them; `rst` at once, which
     /// leaves nothing.
@@ -310,6 +315,7 @@ impl ClientArguments {
             CloseName::Fin => CloseMode::Immediate,
             CloseName::Rst => CloseMode::Abort,
         };
-        self.connection.workload(&self.load, course, audit, close)
+        let workload = self.connection.workload(&self.load, course, audit, close)?;
+        Ok(Workload { audit_sample: self.audit_sample, ..workload })
     }
 }

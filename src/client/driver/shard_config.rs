@@ -98,6 +98,7 @@ impl ShardConfig {
             swept: now,
             next: self.numbers.start,
             place: Cursor::START,
+            drawing: None,
             talked: Cursor::START,
             talkers: if storm.is_some() { Cursor::START } else { Cursor::END },
             storm,

@@ -69,14 +69,25 @@ fn figures(name: String, latency: &LatencyDocument) -> Vec<String> {
 
 /// The audits.
 pub fn audits(document: &ClientDocument) -> Option<Markup> {
-    let row = |audit: &AuditResult| [u64::from(audit.round), audit.live, audit.lost, audit.wrong].map(count).to_vec();
+    let is_sample = document.audits.iter().any(|audit| audit.drawn_from.is_some());
+    let row = |audit: &AuditResult| {
+        let counts = [u64::from(audit.round), audit.live, audit.lost, audit.wrong].map(count);
+        let drawn_from = is_sample.then(|| audit.drawn_from.map_or_else(|| "all".to_owned(), count));
+        counts.into_iter().chain(drawn_from).collect::<Vec<_>>()
+    };
     let rows: Vec<_> = document.audits.iter().map(row).collect();
+    let mut heads = vec!["audit", "live", "lost", "wrong"];
+    heads.extend(is_sample.then_some("drawn from"));
     (!rows.is_empty()).then(|| {
         html! {
             section {
                 h2 { "Audits" }
-                p { "In each audit every live connection had to prove itself anew." }
-                (table(&["audit", "live", "lost", "wrong"], &rows))
+                @if is_sample {
+                    p { "In each audit connections that were drawn at random from the live ones had to prove themselves anew." }
+                } @else {
+                    p { "In each audit every live connection had to prove itself anew." }
+                }
+                (table(&heads, &rows))
             }
         }
     })
