@@ -13,7 +13,7 @@ use super::Chance;
 use super::kernel::{Kernel, Socket, Work};
 use super::tcp::{End, Link, Network, SOFTIRQ, Segment, ServerSocket, peer_of};
 use crate::connections::{Caught, HibernationHost};
-use crate::hibernation::segment::RST;
+use crate::hibernation::segment::{ACK, RST};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::CaughtAt;
 use crate::token::Token;
@@ -77,6 +77,8 @@ pub struct Catcher {
     woken: VecDeque<(usize, u64, Instant)>,
     pub(super) transits: u64,
     caught: VecDeque<(u32, Tuple, CaughtAt, Vec<u8>)>,
+    /// Acknowledgements without payload do not wake the shard.
+    is_patient: bool,
     dropped: u64,
     /// The RSTs among them.
     dropped_resets: u64,
@@ -105,6 +107,7 @@ impl Default for Catcher {
             woken: VecDeque::new(),
             transits: 0,
             caught: VecDeque::new(),
+            is_patient: false,
             dropped: 0,
             dropped_resets: 0,
             graces: Vec::new(),
@@ -189,8 +192,9 @@ impl Kernel {
             catcher.dropped_resets += u64::from(segment.flags & RST != 0);
             return;
         }
+        let waits = catcher.is_patient && segment.flags == ACK && segment.payload.is_empty();
         catcher.caught.push_back((index, tuple, at, segment.bytes(&tuple)));
-        if let Some((ring, _)) = catcher.poll {
+        if let Some((ring, _)) = catcher.poll.filter(|_| !waits) {
             self.work(ring, Work::Catcher);
         }
     }
@@ -494,6 +498,10 @@ impl HibernationHost for SimHost {
 
     fn dropped_resets(&self) -> u64 {
         self.catcher(|catcher| catcher.dropped_resets)
+    }
+
+    fn let_acknowledgements_wait(&mut self, wait: bool) {
+        self.catcher(|catcher| catcher.is_patient = wait);
     }
 
     fn wake_fd(&self) -> RawFd {

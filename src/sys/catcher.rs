@@ -44,7 +44,7 @@ use super::attach_program;
 use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
-use program::{LINE, Maps, PROCESSES, SINK_V4, SINK_V6};
+use program::{DROPPED_AT, LINE, Maps, PATIENT_AT, PROCESSES, RESETS_AT, SINK_V4, SINK_V6};
 pub use ring::{Caught, CaughtAt, CaughtSegment};
 use table::Table;
 
@@ -90,11 +90,20 @@ impl Shared {
     }
 
     fn dropped(&self, shard: usize) -> &AtomicU64 {
-        self.words.word((shard + 1) * LINE / size_of::<u64>())
+        self.of_shard(shard, DROPPED_AT)
     }
 
     fn dropped_resets(&self, shard: usize) -> &AtomicU64 {
-        self.words.word((shard + 1) * LINE / size_of::<u64>() + 1)
+        self.of_shard(shard, RESETS_AT)
+    }
+
+    /// Not 0 if bare acknowledgements need not wake the shard.
+    fn is_patient(&self, shard: usize) -> &AtomicU64 {
+        self.of_shard(shard, PATIENT_AT)
+    }
+
+    fn of_shard(&self, shard: usize, at: usize) -> &AtomicU64 {
+        self.words.word(((shard + 1) * LINE + at) / size_of::<u64>())
     }
 }
 

@@ -97,6 +97,10 @@ pub trait HibernationHost {
     /// The RSTs among them, which no peer sends again.
     fn dropped_resets(&self) -> u64;
 
+    /// Whether acknowledgements without payload may wait until another segment makes `wake_fd` readable, or until they are
+    /// taken.
+    fn let_acknowledgements_wait(&mut self, wait: bool);
+
     /// Becomes readable when a segment was caught.
     fn wake_fd(&self) -> RawFd;
 

@@ -278,6 +278,10 @@ impl HibernationHost for KernelHost {
         self.caught.dropped_resets()
     }
 
+    fn let_acknowledgements_wait(&mut self, wait: bool) {
+        self.caught.let_acknowledgements_wait(wait);
+    }
+
     fn wake_fd(&self) -> RawFd {
         self.caught.fd()
     }

@@ -40,8 +40,15 @@ const PATIENCE: Duration = Duration::from_millis(210);
 /// The same where the round-trip time is not known (RFC 6298, 2.1).
 const PATIENCE_WITH_UNKNOWN: Duration = Duration::from_secs(1);
 
-/// Timers that are served in one pass, each of which may wake a connection.
-const TIMERS_PER_PASS: usize = 64;
+/// Messages that are recalled in one pass, each of which may wake a connection.
+const RECALLS_PER_PASS: usize = 64;
+
+/// An acknowledgement that is late may have been caught already, and wait behind other segments: for so long it may.
+const LONGEST_BEHIND_OTHERS: Duration = Duration::from_millis(50);
+
+/// A shard that let acknowledgements wait looks once more after so long. A processor that has just read that they may wait
+/// may write one down only when they may not any more.
+const LAST_LOOK: Duration = Duration::from_millis(250);
 
 /// Connections that are remembered for the messages that they had lately. If there are more, the first are forgotten early.
 const MOST_RECENT: usize = 65_536;
@@ -108,6 +115,9 @@ pub(super) struct Socketless {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     recent: Recent,
     current: Option<Current>,
+    /// Whether acknowledgements wait for other segments, and when to look for the last time whether any does.
+    is_patient: bool,
+    last_look: Option<Mark>,
     /// Empty between uses; kept for their memory.
     reply: Vec<u8>,
     segment: Vec<u8>,
@@ -123,14 +133,17 @@ impl Socketless {
             timers: BinaryHeap::new(),
             recent: Recent::default(),
             current: None,
+            is_patient: false,
+            last_look: None,
             reply: Vec::new(),
             segment: Vec::new(),
         }
     }
 
-    /// When the first acknowledgement is late, or was late before it came.
+    /// When the first acknowledgement is late, or one may have been overlooked.
     pub fn due(&self) -> Option<Mark> {
-        self.timers.peek().map(|Reverse((due, _))| *due)
+        let first = self.timers.peek().map(|Reverse((due, _))| *due);
+        first.or(self.last_look)
     }
 
     /// Messages on their way.
@@ -320,15 +333,33 @@ impl<S: Default> Hibernation<S> {
 
     /// Recalls messages whose acknowledgement is late.
     pub fn recall_late(&mut self, now: Mark) {
-        for _ in 0..TIMERS_PER_PASS {
+        if self.socketless.last_look.is_some_and(|at| at <= now) {
+            self.socketless.last_look = None;
+        }
+        let mut recalled = 0;
+        while recalled < RECALLS_PER_PASS {
             let Some(Reverse((due, index))) = self.socketless.timers.peek().copied() else { break };
-            if due > now {
+            let is_awaited = self.socketless.flights.get(&index).is_some_and(|flight| flight.due == due);
+            if is_awaited && (due > now || due.after(LONGEST_BEHIND_OTHERS) > now && self.host.has_caught()) {
                 break;
             }
             self.socketless.timers.pop();
-            if self.socketless.flights.get(&index).is_some_and(|flight| flight.due == due) {
+            if is_awaited {
                 self.recall(self.entries.name_of(index));
+                recalled += 1;
             }
+        }
+    }
+
+    /// The shard is about to sleep, or is awake. While it sleeps, acknowledgements of its messages need not wake it: they
+    /// are awaited until a time at which it wakes anyway.
+    pub fn let_acknowledgements_wait(&mut self, sleeps: bool, now: Mark) {
+        let wait = sleeps && !self.socketless.flights.is_empty();
+        if wait {
+            self.socketless.last_look = Some(now.after(LAST_LOOK));
+        }
+        if std::mem::replace(&mut self.socketless.is_patient, wait) != wait {
+            self.host.let_acknowledgements_wait(wait);
         }
     }
 }

@@ -106,6 +106,7 @@ impl Caught {
     pub fn catch_up(&mut self) {
         self.position = self.consumed.word(0).load(Ordering::Acquire);
         self.held = 0;
+        self.let_acknowledgements_wait(false);
     }
 
     /// Gives the kernel the room of the segment that `next_segment` returned last.
@@ -146,6 +147,12 @@ impl Caught {
                 Some(length) => next += room(length & !DISCARDED),
             }
         }
+    }
+
+    /// Bare acknowledgements that are caught from now on make `fd` readable, or with `true` they wait for another segment
+    /// or until they are taken.
+    pub fn let_acknowledgements_wait(&self, wait: bool) {
+        self.shared.is_patient(self.shard).store(wait.into(), Ordering::SeqCst);
     }
 
     /// The descriptor that is readable when segments were caught and not yet taken.

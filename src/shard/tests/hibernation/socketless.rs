@@ -65,7 +65,7 @@ fn the_second_message_in_a_short_time_wakes() {
 #[test]
 fn long_messages_wake() {
     with_seeds(4, |seed| {
-        for (bytes, without) in [(1_180, 1), (1_181, 0), (20_000, 0)] {
+        for (bytes, without) in [(400, 1), (1_181, 0), (20_000, 0)] {
             let mut night = Night::new(seed, 3, 40, Catcher::default());
             night.without_sockets();
             let peer = night.come(1, Duration::ZERO, MILLI).start;
