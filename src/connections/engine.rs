@@ -182,7 +182,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.slots.listen(listening);
         self.readiness.wake_on_notification(listening != Listening::Awake);
         if let Some(hibernation) = &mut self.hibernation {
-            hibernation.let_acknowledgements_wait(listening != Listening::Awake, self.clock.now());
+            hibernation.listen(listening != Listening::Awake, self.clock.now());
         }
         // What looks for work after this must not see the queues as they were before.
         fence(Ordering::SeqCst);

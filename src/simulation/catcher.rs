@@ -15,7 +15,7 @@ use super::tcp::{End, Link, Network, SOFTIRQ, Segment, ServerSocket, peer_of};
 use crate::connections::{Caught, HibernationHost};
 use crate::hibernation::segment::{ACK, RST};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
-use crate::sys::CaughtAt;
+use crate::sys::{CaughtAt, Patience};
 use crate::token::Token;
 
 /// What the host does takes so long, about as long as it takes Linux.
@@ -77,8 +77,7 @@ pub struct Catcher {
     woken: VecDeque<(usize, u64, Instant)>,
     pub(super) transits: u64,
     caught: VecDeque<(u32, Tuple, CaughtAt, Vec<u8>)>,
-    /// Acknowledgements without payload do not wake the shard.
-    is_patient: bool,
+    patience: Patience,
     dropped: u64,
     /// The RSTs among them.
     dropped_resets: u64,
@@ -107,7 +106,7 @@ impl Default for Catcher {
             woken: VecDeque::new(),
             transits: 0,
             caught: VecDeque::new(),
-            is_patient: false,
+            patience: Patience::None,
             dropped: 0,
             dropped_resets: 0,
             graces: Vec::new(),
@@ -192,7 +191,12 @@ impl Kernel {
             catcher.dropped_resets += u64::from(segment.flags & RST != 0);
             return;
         }
-        let waits = catcher.is_patient && segment.flags == ACK && segment.payload.is_empty();
+        let is_bare = segment.flags == ACK && segment.payload.is_empty();
+        let waits = match catcher.patience {
+            Patience::None => !catcher.caught.is_empty(),
+            Patience::Awake => is_bare || !catcher.caught.is_empty(),
+            Patience::Asleep => is_bare,
+        };
         catcher.caught.push_back((index, tuple, at, segment.bytes(&tuple)));
         if let Some((ring, _)) = catcher.poll.filter(|_| !waits) {
             self.work(ring, Work::Catcher);
@@ -500,8 +504,8 @@ impl HibernationHost for SimHost {
         self.catcher(|catcher| catcher.dropped_resets)
     }
 
-    fn let_acknowledgements_wait(&mut self, wait: bool) {
-        self.catcher(|catcher| catcher.is_patient = wait);
+    fn set_patience(&mut self, patience: Patience) {
+        self.catcher(|catcher| catcher.patience = patience);
     }
 
     fn wake_fd(&self) -> RawFd {

@@ -45,7 +45,7 @@ use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
 use program::{DROPPED_AT, LINE, Maps, PATIENT_AT, PROCESSES, RESETS_AT, SINK_V4, SINK_V6};
-pub use ring::{Caught, CaughtAt, CaughtSegment};
+pub use ring::{Caught, CaughtAt, CaughtSegment, Patience};
 use table::Table;
 
 /// The mark (SO_MARK, socket(7)) of segments that this process makes: the programs let them pass. It must not be the
@@ -97,8 +97,8 @@ impl Shared {
         self.of_shard(shard, RESETS_AT)
     }
 
-    /// Not 0 if bare acknowledgements need not wake the shard.
-    fn is_patient(&self, shard: usize) -> &AtomicU64 {
+    /// How caught segments wake the shard (`Patience`).
+    fn patience(&self, shard: usize) -> &AtomicU64 {
         self.of_shard(shard, PATIENT_AT)
     }
 

@@ -11,7 +11,7 @@ use super::host::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::repair::{self, Blank, Keepalive, Wish};
 use crate::sys::round_trip::{self, Restored};
-use crate::sys::{self, Catcher, CaughtAt, GracePeriods, RawSender, Steering};
+use crate::sys::{self, Catcher, CaughtAt, GracePeriods, Patience, RawSender, Steering};
 
 /// Blank sockets that a shard keeps for its next wakes at most, and as many more that rest. Each takes a file descriptor
 /// and 3.6 kB of the kernel.
@@ -278,8 +278,8 @@ impl HibernationHost for KernelHost {
         self.caught.dropped_resets()
     }
 
-    fn let_acknowledgements_wait(&mut self, wait: bool) {
-        self.caught.let_acknowledgements_wait(wait);
+    fn set_patience(&mut self, patience: Patience) {
+        self.caught.set_patience(patience);
     }
 
     fn wake_fd(&self) -> RawFd {

@@ -21,6 +21,7 @@ use crate::hibernation::Checkpoint;
 use crate::hibernation::answer::Answer;
 use crate::ring::RingOps;
 use crate::stats::Counters;
+use crate::sys::Patience;
 use crate::token::ConnId;
 
 /// Bytes of a message at most. With its headers it fits a packet of any interface: IPv6 demands 1,280 bytes (RFC 8200, 5),
@@ -115,8 +116,8 @@ pub(super) struct Socketless {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     recent: Recent,
     current: Option<Current>,
-    /// Whether acknowledgements wait for other segments, and when to look for the last time whether any does.
-    is_patient: bool,
+    /// How caught segments wake the shard, and when to look for the last time whether any does not.
+    patience: Patience,
     last_look: Option<Mark>,
     /// Empty between uses; kept for their memory.
     reply: Vec<u8>,
@@ -133,7 +134,7 @@ impl Socketless {
             timers: BinaryHeap::new(),
             recent: Recent::default(),
             current: None,
-            is_patient: false,
+            patience: Patience::None,
             last_look: None,
             reply: Vec::new(),
             segment: Vec::new(),
@@ -274,6 +275,11 @@ impl<S: Default> Hibernation<S> {
     fn launch<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, bytes: &[u8], echo: u32) {
         let Some(checkpoint) = self.entries.checkpoint(index) else { return };
         let Checkpoint { tuple, progress, .. } = &checkpoint;
+        // The acknowledgement may be there before the send returns.
+        if self.socketless.patience == Patience::None {
+            self.socketless.last_look = Some(around.clock.now().after(LAST_LOOK));
+            self.set_patience(Patience::Awake);
+        }
         let now_ms = self.host.timestamp_clock();
         let Socketless { segment, flights, timers, .. } = &mut self.socketless;
         Answer::message(progress).write_with(&checkpoint, now_ms, echo, bytes, segment);
@@ -351,15 +357,23 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
-    /// The shard is about to sleep, or is awake. While it sleeps, acknowledgements of its messages need not wake it: they
-    /// are awaited until a time at which it wakes anyway.
-    pub fn let_acknowledgements_wait(&mut self, sleeps: bool, now: Mark) {
-        let wait = sleeps && !self.socketless.flights.is_empty();
-        if wait {
+    /// The shard is about to sleep, or is awake. Acknowledgements of its messages need not wake it: each is awaited until a
+    /// time at which the shard wakes anyway.
+    pub fn listen(&mut self, sleeps: bool, now: Mark) {
+        let patience = match sleeps {
+            _ if self.socketless.flights.is_empty() => Patience::None,
+            true => Patience::Asleep,
+            false => Patience::Awake,
+        };
+        if patience != Patience::None {
             self.socketless.last_look = Some(now.after(LAST_LOOK));
         }
-        if std::mem::replace(&mut self.socketless.is_patient, wait) != wait {
-            self.host.let_acknowledgements_wait(wait);
+        self.set_patience(patience);
+    }
+
+    fn set_patience(&mut self, patience: Patience) {
+        if mem::replace(&mut self.socketless.patience, patience) != patience {
+            self.host.set_patience(patience);
         }
     }
 }

@@ -82,21 +82,21 @@ const RST: i32 = u16::from_ne_bytes([0, 1 << 2]) as i32;
 const ACK: i32 = 1 << 4;
 const LONGEST_HEADER: i32 = 60;
 
-/// Flags of bpf_ringbuf_submit (include/uapi/linux/bpf.h): the kernel wakes the reader if it has read all before, never,
-/// or always.
-const IF_ALL_IS_READ: i32 = 0;
+/// Flags of bpf_ringbuf_submit (include/uapi/linux/bpf.h): the kernel never wakes the reader, or always. Without a flag it
+/// does if the reader has read all before.
 const NO_WAKEUP: i32 = 1;
-const FORCE_WAKEUP: i32 = 2;
+pub const FORCE_WAKEUP: i32 = 2;
 
 /// Where the words are that this process shares with the programs: in the first cache line how many transits are under
 /// way, and then for each shard, in a cache line of its own, how many segments were dropped, how many RSTs were among them, and
-/// whether bare acknowledgements need not wake it. The first line has a word for
+/// whether bare acknowledgements need not wake it: then the flag of all other records with `PATIENT` added. The first line has a word for
 /// each of eight processes that use the catcher one after the other: the transits of one that was killed end with its
 /// sockets, and its word is not looked at any more.
 pub const LINE: usize = 64;
 pub const DROPPED_AT: usize = 0;
 pub const RESETS_AT: usize = size_of::<u64>();
 pub const PATIENT_AT: usize = 2 * size_of::<u64>();
+pub const PATIENT: i32 = 1 << 8;
 pub const PROCESSES: usize = LINE / size_of::<u64>();
 
 /// The maps that the programs use.
@@ -185,14 +185,12 @@ impl Maps<'_> {
         program.set(2, 1).atomic(ADD, 1, RESETS_AT as i16, 2).here(end).exit(0);
     }
 
-    /// Decides how the record of the segment wakes the shard in register 7. If bare acknowledgements need not wake the shard,
-    /// one may lie unread before another segment, which then has to wake the shard all the same.
+    /// Decides how the record of the segment wakes the shard in register 7.
     fn choose_wake_up(&self, program: &mut Program) {
         let mut chosen = Label::default();
-        program.set(3, IF_ALL_IS_READ).store_32(FRAME, WAKE_UP, 3);
         program.copy(2, 7).multiply(2, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 2);
-        program.load_64(2, 1, PATIENT_AT as i16).jump_if(2, 0, &mut chosen);
-        program.set(3, FORCE_WAKEUP).store_32(FRAME, WAKE_UP, 3).jump_if_above(9, LONGEST_HEADER, &mut chosen);
+        program.load_64(2, 1, PATIENT_AT as i16).copy(3, 2).and(3, FORCE_WAKEUP).store_32(FRAME, WAKE_UP, 3);
+        program.jump_if(2, 0, &mut chosen).jump_if_above(9, LONGEST_HEADER, &mut chosen);
         program.copy(1, 6).set(2, FLAGS).copy(3, FRAME).add(3, KEY.into()).set(4, 2).call(helper::SKB_LOAD_BYTES);
         // The length of the header in the upper four bits, in units of 4 bytes, is that of the segment.
         program.load_16(2, FRAME, KEY).network_order_16(2).copy(3, 9).shift_left(3, 10).add(3, ACK);

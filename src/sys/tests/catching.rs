@@ -9,7 +9,7 @@ use super::*;
 use crate::hibernation::answer::{Answer, LONGEST};
 use crate::hibernation::segment;
 use crate::sys::repair::timestamp_clock;
-use crate::sys::{Filter, NoPlace, Notification, RawAddress, RawSender, set_option};
+use crate::sys::{Filter, NoPlace, Notification, Patience, RawAddress, RawSender, set_option};
 
 #[test]
 fn segments_of_an_established_socket_are_caught_only_in_a_transit() {
@@ -108,8 +108,8 @@ fn acknowledgements_that_may_wait_wake_nobody() {
         };
         let (none, long) = (Timespec { tv_sec: 0, tv_nsec: 0 }, Timespec { tv_sec: 60, tv_nsec: 0 });
         let sender = RawSender::without_mark().unwrap();
-        for (waits, round) in [(false, 1), (true, 2), (false, 3)] {
-            scene.caught.let_acknowledgements_wait(waits);
+        for (patience, round) in [(Patience::None, 1), (Patience::Asleep, 2), (Patience::None, 3)] {
+            scene.caught.set_patience(patience);
             // The peer acknowledges a probe, but not two within half a second (`tcp_oow_rate_limited`).
             until("an acknowledgement is caught", || {
                 let (mut buffer, Tuple { local, remote }) = ([0; LONGEST], checkpoint.tuple);
@@ -117,7 +117,7 @@ fn acknowledgements_that_may_wait_wake_nobody() {
                 sender.answer(local.ip(), remote.ip(), probe).unwrap();
                 scene.caught.any()
             });
-            if waits {
+            if patience != Patience::None {
                 assert!(!woke(none), "an acknowledgement woke its reader in round {round}");
                 theirs.write_all(b"!").unwrap();
             }
