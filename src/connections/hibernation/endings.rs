@@ -394,3 +394,21 @@ impl SleeperEndings {
         self.timers.len()
     }
 }
+
+#[cfg(test)]
+impl<S: Default> Hibernation<S> {
+    /// Entries that are in use, and what else is kept: drowsy connections, ends under way, connections with unsent
+    /// bytes.
+    pub fn left(&self) -> (usize, usize) {
+        let entries = (0..self.entries.len()).filter(|index| !self.entries.whereabouts(*index).is_free());
+        (
+            entries.count(),
+            self.drowsy.len() + self.endings.under_way() + self.unsent.len() + self.socketless.in_flight(),
+        )
+    }
+
+    /// Timers of ends that are under way.
+    pub fn timers(&self) -> usize {
+        self.endings.timers()
+    }
+}
