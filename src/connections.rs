@@ -239,7 +239,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending())
     }
 
-    /// Sends bytes after those that are already on their way. A sleeping connection is woken. Bytes for a connection
+    /// Sends bytes after those that are already on their way. A sleeping connection is woken, or sends a short message asleep. Bytes for a connection
     /// that is gone are dropped. A connection whose unsent bytes would exceed the limit is reset, as
     /// `CloseReason::SlowReader`.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
@@ -271,9 +271,9 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.can_wake()
     }
 
-    /// Whether a connection sleeps: it has no socket.
+    /// Whether a connection sleeps, as the driver was told. It has no socket then.
     pub fn is_asleep(&self, conn: ConnId) -> bool {
-        self.engine.is_asleep(conn)
+        self.engine.is_asleep(conn) && !self.engine.is_heard_asleep(conn)
     }
 
     /// Bytes for a connection that the kernel has not taken: bytes kept here, and those of a send that waits in the

@@ -142,15 +142,39 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         for taken in 0..ARRIVALS_PER_PASS {
             let Some(arrival) = self.connections.engine.next_arrival()? else { return Ok(taken > 0) };
             self.tell_moved()?;
-            if let Arrival::Delivered(conn) = arrival {
-                let (buffer, len) = self.connections.engine.take_payload();
-                self.received(conn, buffer, len, false)?;
-                self.connections.engine.acknowledge(conn);
+            match arrival {
+                Arrival::Delivered(conn) => {
+                    let (buffer, len) = self.connections.engine.take_payload();
+                    self.received(conn, buffer, len, false)?;
+                    self.connections.engine.acknowledge(conn);
+                }
+                Arrival::Heard(name) => self.hear_asleep(name)?,
+                Arrival::Settled | Arrival::Woke(_) => {}
             }
             // Before the next enter frees the row of a connection that ended.
             self.tell_ended()?;
         }
         Ok(true)
+    }
+
+    /// Hands the message of a connection that sleeps on to the driver.
+    fn hear_asleep(&mut self, name: ConnId) -> Result<()> {
+        let (mut buffer, len) = self.connections.engine.take_payload();
+        let counters = self.connections.counters();
+        counters.bytes_in.add(len as u64);
+        counters.messages.add(1);
+        let back = match self.ask(name, &mut buffer.bytes()[..len])? {
+            Reply::Back(range) => range,
+            Reply::Nothing => 0..0,
+            Reply::Close => {
+                self.connections.close(name, CloseMode::Graceful, CloseReason::Local)?;
+                0..0
+            }
+        };
+        let engine = &mut self.connections.engine;
+        engine.conclude(name, &buffer.bytes()[back])?;
+        engine.put_buffer(buffer);
+        Ok(())
     }
 
     /// Tells the driver of connections that fell asleep or woke.

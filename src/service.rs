@@ -91,7 +91,7 @@ pub trait Service: 'static {
     fn slept(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// A sleeping connection was woken: its peer sent something, which `received` brings next, or something is sent to
-    /// it.
+    /// it. After one short message it sleeps again at once.
     fn woke(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// The deadline that `Ctx::set_deadline` set has passed, and is no longer set. The default closes the connection:

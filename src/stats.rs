@@ -179,6 +179,8 @@ counters! {
     woken_by_peer,
     /// Sleeping connections that were woken because something was to be sent.
     woken_by_send,
+    /// Of both: connections that were awake for one short message, and had no socket.
+    woken_without_socket,
     /// Idle connections that could not be put to sleep: something was in flight, or the table of sleepers had no
     /// place.
     stayed_awake,

@@ -39,7 +39,7 @@ use crate::error::{Errno, HostError, HostReason, Result};
 pub use affinity::{cores_allowed, pin_thread};
 pub use allocator::{Allocator, end_at_panics_without_memory};
 pub use bpf::Mapping;
-pub use catcher::{Catcher, CatcherTerms, Caught, CaughtAt, CaughtSegment, MARK, NoPlace, Steering};
+pub use catcher::{Catcher, CatcherTerms, Caught, CaughtAt, CaughtSegment, MARK, NoPlace, Patience, Steering};
 pub use closed_output::began_without_stdout;
 pub use filter::{Filter, Notification};
 pub use grace::GracePeriods;

@@ -15,7 +15,7 @@ use super::config::ConnectionsConfig;
 use super::endings::{Endings, Parts, tear_down};
 use super::fins::FINS_PER_PASS;
 use super::handover::Departures;
-use super::hibernation::Hibernation;
+use super::hibernation::{Hibernation, HibernationConfig};
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
 use super::lingering::Lingering;
@@ -82,7 +82,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
         #[cfg(not(feature = "tls"))]
         let most_pending = config.max_pending;
         let rings = config.rings.len();
-        let hibernation = config.hibernation.map(|config| Hibernation::new(config, rings, clock.now()).map(Box::new));
+        #[cfg(feature = "tls")]
+        let has_tls = config.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        let has_tls = false;
+        let hibernation = config.hibernation.map(|config| {
+            // A reply over TLS needs the slot of its connection.
+            let config = HibernationConfig { socketless: config.socketless && !has_tls, ..config };
+            Hibernation::new(config, rings, clock.now()).map(Box::new)
+        });
         let hibernation = hibernation.transpose()?;
         Ok(Engine {
             platform,
@@ -173,6 +181,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub fn listen(&mut self, listening: Listening) {
         self.slots.listen(listening);
         self.readiness.wake_on_notification(listening != Listening::Awake);
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.listen(listening != Listening::Awake, self.clock.now());
+        }
         // What looks for work after this must not see the queues as they were before.
         fence(Ordering::SeqCst);
     }

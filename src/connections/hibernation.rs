@@ -24,6 +24,7 @@ mod inquiry;
 mod keepalive;
 mod kernel;
 mod records;
+mod socketless;
 mod stamps;
 mod unsent;
 mod wake;
@@ -60,6 +61,7 @@ pub use host::{Caught, HibernationHost};
 use inquiry::Inquiry;
 use keepalive::SleeperKeepalive;
 pub use kernel::KernelHost;
+use socketless::Socketless;
 use stamps::{ROWS_PER_PASS, Stamps};
 pub(super) use unsent::Kept;
 use unsent::Unsent;
@@ -80,6 +82,8 @@ pub struct HibernationConfig {
     pub keeps_descriptors: bool,
     /// Where entries lie so that they outlive this process; with `None` they end with it.
     pub memory: Option<(EntryMemory, WindowWord)>,
+    /// A short message of a sleeping connection needs no socket, if its driver has what it needs for that: not with TLS.
+    pub socketless: bool,
     /// Where it is counted how long wakes take.
     pub wakes: Arc<Wakes>,
     /// The kernel.
@@ -156,6 +160,7 @@ pub(super) struct Hibernation<S> {
     dropped: u64,
     wakes: Arc<Wakes>,
     unsent: Unsent,
+    socketless: Socketless,
     /// Connections that fell asleep or woke, and whose driver was not told yet: with whether they woke.
     moved: VecDeque<(ConnId, bool)>,
     /// The bytes of the caught segment.
@@ -215,6 +220,7 @@ impl<S: Default> Hibernation<S> {
             unanswered: 0,
             wakes: config.wakes,
             unsent: Unsent::default(),
+            socketless: Socketless::new(config.socketless, config.after),
             moved: VecDeque::new(),
             bytes: Vec::new(),
             polled: false,
@@ -276,7 +282,7 @@ impl<S: Default> Hibernation<S> {
 
     /// The entry of a name whose connection sleeps.
     fn asleep(&self, name: ConnId) -> Option<u32> {
-        let asleep = |index: &u32| self.entries.whereabouts(*index) == Whereabouts::Asleep && !self.is_given(*index);
+        let asleep = |index: &u32| self.entries.whereabouts(*index).is_asleep() && !self.is_given(*index);
         self.entries.find(name).filter(asleep)
     }
 
@@ -343,7 +349,7 @@ impl<S: Default> Hibernation<S> {
     /// The name of an entry whose connection is open.
     pub fn open_at<R: RingOps>(&self, slots: &Slots<S, R>, index: u32) -> Option<ConnId> {
         let open = match self.entries.whereabouts(index) {
-            Whereabouts::Asleep => !self.is_given(index),
+            Whereabouts::Asleep | Whereabouts::Sending => !self.is_given(index),
             Whereabouts::Free | Whereabouts::Ending | Whereabouts::Over => false,
             Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused | Whereabouts::Away => {
                 let (ring, slot) = self.place(index)?;
@@ -386,8 +392,9 @@ impl<S: Default> Hibernation<S> {
         let ending = self.endings.due().map(|due| clock.due(due));
         let probes = self.keepalive.due().filter(|_| self.entries.len() > 0).map(|due| clock.due(due));
         let inquiry = self.inquiry.due().map(|due| clock.due(due));
+        let flight = self.socketless.due().map(|due| clock.due(due));
         let unsent = (!self.unsent.is_empty()).then(|| clock.due(clock.now().after(unsent::PAUSE)));
-        [look, ending, probes, inquiry, unsent, self.grace_look].into_iter().flatten().min()
+        [look, ending, probes, inquiry, flight, unsent, self.grace_look].into_iter().flatten().min()
     }
 
     /// Whether one more connection may become drowsy.
@@ -576,20 +583,5 @@ impl<S: Default> Hibernation<S> {
         if let Some(tuple) = self.entries.tuple(index) {
             self.host.remove(&tuple, index);
         }
-    }
-}
-
-#[cfg(test)]
-impl<S: Default> Hibernation<S> {
-    /// Entries that are in use, and what else is kept: drowsy connections, ends under way, connections with unsent
-    /// bytes.
-    pub fn left(&self) -> (usize, usize) {
-        let entries = (0..self.entries.len()).filter(|index| !self.entries.whereabouts(*index).is_free());
-        (entries.count(), self.drowsy.len() + self.endings.under_way() + self.unsent.len())
-    }
-
-    /// Timers of ends that are under way.
-    pub fn timers(&self) -> usize {
-        self.endings.timers()
     }
 }

@@ -68,6 +68,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Receives nothing more on a connection, except what is on its way to the driver already. A sleeping connection is
     /// woken for it, since its next bytes would come by a wake. Returns `false` if that cannot be now, or it is gone.
     pub fn pause_reads(&mut self, name: ConnId) -> Result<bool> {
+        if let Some(hibernation) = &mut self.hibernation {
+            hibernation.recall(name);
+        }
         let Wake::Awake(conn) = self.reach(name)? else { return Ok(false) };
         // It may have slept with bytes that waited for a slot.
         self.send_unsent_of(conn)?;

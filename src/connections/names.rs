@@ -154,7 +154,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };
         let Some(arrival) = hibernation.next_arrival(&mut around)? else { return Ok(None) };
         match arrival {
-            Arrival::Settled => {}
+            Arrival::Settled | Arrival::Heard(_) => {}
             Arrival::Woke(conn) => {
                 self.park(conn)?;
                 self.send_unsent_of(conn)?;
@@ -196,6 +196,28 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
     }
 
+    /// The driver has had the message of a connection that sleeps on, and sends `reply` behind what it has sent meanwhile.
+    pub fn conclude(&mut self, name: ConnId, reply: &[u8]) -> Result<()> {
+        if !reply.is_empty()
+            && let Some(conn) = self.wake_to_send(name, reply)?
+        {
+            self.send(conn, reply)?;
+        }
+        if let Some((hibernation, around)) = self.sleepers() {
+            hibernation.conclude(&around, name);
+        }
+        // It was woken meanwhile.
+        if let Some(conn) = self.find(name).filter(|conn| self.slots.is_live(*conn)) {
+            self.acknowledge(conn);
+        }
+        Ok(())
+    }
+
+    /// Whether the driver has the message of a connection that sleeps on.
+    pub(super) fn is_heard_asleep(&self, name: ConnId) -> bool {
+        self.hibernation.as_ref().is_some_and(|hibernation| hibernation.is_heard_asleep(name))
+    }
+
     /// The poll on the ring buffer of caught segments has ended.
     pub fn catcher_woke(&mut self) {
         if let Some(hibernation) = &mut self.hibernation {
@@ -234,12 +256,20 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// The slot's occupant to which bytes for a name are to be sent; a connection that sleeps is woken. `None` if there
-    /// is nothing more to do: the connection is gone, or the bytes are kept until it can be woken.
+    /// is nothing more to do: the connection is gone, the bytes were sent without a socket, or they are kept until it can be
+    /// woken.
     pub(super) fn wake_to_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<Option<ConnId>> {
-        let Some(hibernation) = &self.hibernation else { return Ok(Some(name)) };
-        if !hibernation.has_unsent(name) {
+        let Some((hibernation, around)) = self.sleepers() else { return Ok(Some(name)) };
+        if hibernation.send_asleep(&around, name, bytes) {
+            return Ok(None);
+        }
+        let is_recalled = hibernation.recall(name);
+        if is_recalled || !hibernation.has_unsent(name) {
             match self.reach(name)? {
-                Wake::Awake(conn) => return Ok(Some(conn)),
+                Wake::Awake(conn) => {
+                    self.send_unsent_of(conn)?;
+                    return Ok(Some(conn));
+                }
                 Wake::Gone => return Ok(None),
                 Wake::Later | Wake::NoRoute(_) => {}
             }
@@ -308,11 +338,14 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Does what is due for connections that sleep or are to sleep.
     pub(super) fn hibernate(&mut self, now: Instant) -> Result<()> {
-        match &self.hibernation {
+        match &mut self.hibernation {
             None => return Ok(()),
             // What waits goes along.
             Some(hibernation) if hibernation.is_giving() => {}
-            Some(_) => self.send_unsent()?,
+            Some(hibernation) => {
+                hibernation.recall_late(self.clock.now());
+                self.send_unsent()?;
+            }
         }
         match self.sleepers() {
             Some((hibernation, mut around)) => hibernation.turn(&mut around, now),

@@ -1,9 +1,11 @@
-//! Segments that are sent for a connection without a socket. None has payload.
+//! Segments that are sent for a connection without a socket.
 
-use super::segment::{ACK, CHECKSUM, FIN, FLAGS, HEADER, NO_OPERATION, RST, TIMESTAMPS, TIMESTAMPS_BYTES, checksum};
+use super::segment::{
+    ACK, CHECKSUM, FIN, FLAGS, HEADER, NO_OPERATION, PSH, RST, TIMESTAMPS, TIMESTAMPS_BYTES, checksum,
+};
 use super::{Checkpoint, Progress};
 
-/// The most bytes of an answer: a header with timestamps.
+/// The most bytes of an answer without payload: a header with timestamps.
 pub const LONGEST: usize = HEADER + OPTIONS.len();
 
 /// The timestamps option behind two options that fill up, as RFC 7323 (appendix A) lays it out, with both timestamps 0.
@@ -13,7 +15,7 @@ const OPTIONS: [u8; 12] = [NO_OPERATION, NO_OPERATION, TIMESTAMPS, TIMESTAMPS_BY
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Answer {
-    /// `ACK`, with `FIN` or `RST` or alone.
+    /// `ACK`, with `FIN`, `RST` or `PSH` or alone.
     pub flags: u8,
     /// Its sequence number.
     pub sequence: u32,
@@ -41,7 +43,12 @@ impl Answer {
         Answer { flags: ACK | RST, sequence: progress.sent }
     }
 
-    /// Writes the whole TCP segment. `now_ms` is CLOCK_MONOTONIC in milliseconds, modulo 2^32. `echo` is the
+    /// Carries a message, all of it.
+    pub fn message(progress: &Progress) -> Answer {
+        Answer { flags: ACK | PSH, sequence: progress.sent }
+    }
+
+    /// Writes the whole TCP segment, without payload. `now_ms` is CLOCK_MONOTONIC in milliseconds, modulo 2^32. `echo` is the
     /// timestamp of the segment that is answered (`Segment::echo`), or 0 if none is.
     pub fn write<'a>(
         &self,
@@ -50,6 +57,28 @@ impl Answer {
         echo: u32,
         buffer: &'a mut [u8; LONGEST],
     ) -> &'a [u8] {
+        let length = self.write_header(checkpoint, now_ms, echo, &[], buffer);
+        &buffer[..length]
+    }
+
+    /// The same with payload, into `segment` in place of what is in it.
+    pub fn write_with(&self, checkpoint: &Checkpoint, now_ms: u32, echo: u32, payload: &[u8], segment: &mut Vec<u8>) {
+        let mut header = [0; LONGEST];
+        let length = self.write_header(checkpoint, now_ms, echo, payload, &mut header);
+        segment.clear();
+        segment.extend_from_slice(&header[..length]);
+        segment.extend_from_slice(payload);
+    }
+
+    /// Writes the header of a segment with this payload. Returns how long it is.
+    fn write_header(
+        &self,
+        checkpoint: &Checkpoint,
+        now_ms: u32,
+        echo: u32,
+        payload: &[u8],
+        buffer: &mut [u8; LONGEST],
+    ) -> usize {
         let Checkpoint { tuple, negotiated, progress } = checkpoint;
         // A window is announced in whole units, rounded down.
         let window = u16::try_from(progress.receive_window >> negotiated.receive_shift()).unwrap_or(u16::MAX);
@@ -69,8 +98,8 @@ impl Answer {
         options[4..8].copy_from_slice(&value.to_be_bytes());
         options[8..12].copy_from_slice(&echo.to_be_bytes());
         let segment = &mut buffer[..length];
-        let checksum = checksum(tuple, segment, &[]);
+        let checksum = checksum(tuple, segment, payload);
         segment[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
-        segment
+        length
     }
 }

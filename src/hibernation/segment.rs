@@ -11,6 +11,8 @@ pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 /// The connection is to be forgotten.
 pub const RST: u8 = 0x04;
+/// The receiver's program is to have what came so far.
+pub const PSH: u8 = 0x08;
 /// The acknowledgement number is valid.
 pub const ACK: u8 = 0x10;
 /// The urgent pointer is valid.

@@ -144,7 +144,7 @@ const TAKEOVER_FAMILIES: [Family; 1] = [Family {
 }];
 
 /// The metrics of sleeping connections, in a server that lets them sleep.
-const SLEEP_FAMILIES: [Family; 6] = [
+const SLEEP_FAMILIES: [Family; 7] = [
     Family {
         name: "c1m_connections_asleep",
         help: "Connections of c1m_connections that are asleep now, without a socket.",
@@ -165,6 +165,12 @@ const SLEEP_FAMILIES: [Family; 6] = [
             (Some(("cause", "peer")), |shard| shard.woken_by_peer),
             (Some(("cause", "send")), |shard| shard.woken_by_send),
         ],
+    },
+    Family {
+        name: "c1m_connections_woken_without_socket",
+        help: "Of these, wakes for one short message, after which the connection fell asleep at once.",
+        kind: MetricType::Counter,
+        series: &[(None, |shard| shard.woken_without_socket)],
     },
     Family {
         name: "c1m_connections_stayed_awake",

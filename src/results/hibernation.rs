@@ -21,6 +21,9 @@ pub struct HibernationDocument {
     pub woken_by_peer: u64,
     /// Sleeping connections that were woken because something was to be sent.
     pub woken_by_send: u64,
+    /// Of both: connections that were awake for one short message, and had no socket.
+    #[serde(default)]
+    pub woken_without_socket: u64,
     /// Idle connections that could not be put to sleep: something was in flight, or the table had no place.
     pub stayed_awake: u64,
     /// Segments caught for sleeping connections.
@@ -48,6 +51,7 @@ impl HibernationDocument {
             hibernated: counted.hibernated,
             woken_by_peer: counted.woken_by_peer,
             woken_by_send: counted.woken_by_send,
+            woken_without_socket: counted.woken_without_socket,
             stayed_awake: counted.stayed_awake,
             segments_caught: counted.segments_caught,
             segments_answered: counted.segments_answered,
@@ -69,12 +73,13 @@ impl HibernationDocument {
     }
 
     /// Each count with its name, in the order in which they are shown.
-    pub fn named(&self) -> [(&'static str, u64); 10] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("asleep at the end", self.asleep),
             ("put to sleep", self.hibernated),
             ("woken by their peer", self.woken_by_peer),
             ("woken to send", self.woken_by_send),
+            ("of both without a socket", self.woken_without_socket),
             ("stayed awake", self.stayed_awake),
             ("segments caught", self.segments_caught),
             ("answered asleep", self.segments_answered),
@@ -99,6 +104,7 @@ impl HibernationDocument {
             hibernated: sum(|one| one.hibernated),
             woken_by_peer: sum(|one| one.woken_by_peer),
             woken_by_send: sum(|one| one.woken_by_send),
+            woken_without_socket: sum(|one| one.woken_without_socket),
             stayed_awake: sum(|one| one.stayed_awake),
             segments_caught: sum(|one| one.segments_caught),
             segments_answered: sum(|one| one.segments_answered),

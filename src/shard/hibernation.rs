@@ -47,6 +47,7 @@ impl SharedHibernation {
             most_drowsy: HibernationConfig::most_drowsy(self.spare),
             keeps_descriptors: self.shared.keeps_descriptors,
             memory: None,
+            socketless: true,
             wakes: handle.wakes().clone(),
             host: Box::new(kernel.map_err(refused)?),
         })

@@ -13,9 +13,9 @@ use super::Chance;
 use super::kernel::{Kernel, Socket, Work};
 use super::tcp::{End, Link, Network, SOFTIRQ, Segment, ServerSocket, peer_of};
 use crate::connections::{Caught, HibernationHost};
-use crate::hibernation::segment::RST;
+use crate::hibernation::segment::{ACK, RST};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
-use crate::sys::CaughtAt;
+use crate::sys::{CaughtAt, Patience};
 use crate::token::Token;
 
 /// What the host does takes so long, about as long as it takes Linux.
@@ -77,6 +77,7 @@ pub struct Catcher {
     woken: VecDeque<(usize, u64, Instant)>,
     pub(super) transits: u64,
     caught: VecDeque<(u32, Tuple, CaughtAt, Vec<u8>)>,
+    patience: Patience,
     dropped: u64,
     /// The RSTs among them.
     dropped_resets: u64,
@@ -105,6 +106,7 @@ impl Default for Catcher {
             woken: VecDeque::new(),
             transits: 0,
             caught: VecDeque::new(),
+            patience: Patience::None,
             dropped: 0,
             dropped_resets: 0,
             graces: Vec::new(),
@@ -189,8 +191,14 @@ impl Kernel {
             catcher.dropped_resets += u64::from(segment.flags & RST != 0);
             return;
         }
+        let is_bare = segment.flags == ACK && segment.payload.is_empty();
+        let waits = match catcher.patience {
+            Patience::None => !catcher.caught.is_empty(),
+            Patience::Awake => is_bare || !catcher.caught.is_empty(),
+            Patience::Asleep => is_bare,
+        };
         catcher.caught.push_back((index, tuple, at, segment.bytes(&tuple)));
-        if let Some((ring, _)) = catcher.poll {
+        if let Some((ring, _)) = catcher.poll.filter(|_| !waits) {
             self.work(ring, Work::Catcher);
         }
     }
@@ -494,6 +502,10 @@ impl HibernationHost for SimHost {
 
     fn dropped_resets(&self) -> u64 {
         self.catcher(|catcher| catcher.dropped_resets)
+    }
+
+    fn set_patience(&mut self, patience: Patience) {
+        self.catcher(|catcher| catcher.patience = patience);
     }
 
     fn wake_fd(&self) -> RawFd {

@@ -44,8 +44,8 @@ use super::attach_program;
 use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
-use program::{LINE, Maps, PROCESSES, SINK_V4, SINK_V6};
-pub use ring::{Caught, CaughtAt, CaughtSegment};
+use program::{DROPPED_AT, LINE, Maps, PATIENT_AT, PROCESSES, RESETS_AT, SINK_V4, SINK_V6};
+pub use ring::{Caught, CaughtAt, CaughtSegment, Patience};
 use table::Table;
 
 /// The mark (SO_MARK, socket(7)) of segments that this process makes: the programs let them pass. It must not be the
@@ -90,11 +90,20 @@ impl Shared {
     }
 
     fn dropped(&self, shard: usize) -> &AtomicU64 {
-        self.words.word((shard + 1) * LINE / size_of::<u64>())
+        self.of_shard(shard, DROPPED_AT)
     }
 
     fn dropped_resets(&self, shard: usize) -> &AtomicU64 {
-        self.words.word((shard + 1) * LINE / size_of::<u64>() + 1)
+        self.of_shard(shard, RESETS_AT)
+    }
+
+    /// How caught segments wake the shard (`Patience`).
+    fn patience(&self, shard: usize) -> &AtomicU64 {
+        self.of_shard(shard, PATIENT_AT)
+    }
+
+    fn of_shard(&self, shard: usize, at: usize) -> &AtomicU64 {
+        self.words.word(((shard + 1) * LINE + at) / size_of::<u64>())
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) enum Arrival {
     Woke(ConnId),
     /// A connection is awake again, and the segment's payload is for its driver.
     Delivered(ConnId),
+    /// The segment's payload is for the driver of the connection with this name, which sleeps on.
+    Heard(ConnId),
 }
 
 /// The payload of the segment that woke a connection, and what its acknowledgement needs.
@@ -32,6 +34,11 @@ pub(super) struct Delivery {
     checkpoint: Checkpoint,
     segment: Segment,
     caught: CaughtAt,
+}
+
+/// Whether a segment with this verdict was one that its connection expects, whose acknowledgement counts.
+fn is_accepted(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Deliver(_) | Verdict::Reinject(_) | Verdict::PeerEnds(_) | Verdict::Update(_))
 }
 
 impl<S: Default> Hibernation<S> {
@@ -58,7 +65,7 @@ impl<S: Default> Hibernation<S> {
             return Ok(Some(Arrival::Settled));
         };
         match whereabouts {
-            Whereabouts::Asleep => return self.judge(around, &caught, segment).map(Some),
+            Whereabouts::Asleep | Whereabouts::Sending => return self.judge(around, &caught, segment).map(Some),
             Whereabouts::Ending => self.heard_while_ending(around, &caught, &segment),
             Whereabouts::Drowsy => {
                 // It has something to do again. From here on its segments go straight to its socket.
@@ -82,7 +89,7 @@ impl<S: Default> Hibernation<S> {
         segment: Segment,
     ) -> Result<Arrival> {
         let (counters, index) = (around.parts.counters, caught.index);
-        let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(Arrival::Settled) };
+        let Some(checkpoint) = self.checkpoint(index) else { return Ok(Arrival::Settled) };
         let verdict = match judge(&checkpoint, &caught.tuple, &segment) {
             // Its peer can still receive, and our FIN comes behind what is kept for it.
             Verdict::PeerEnds(progress) if self.has_unsent(self.entries.name_of(index)) => Verdict::Reinject(progress),
@@ -91,11 +98,27 @@ impl<S: Default> Hibernation<S> {
         if !matches!(verdict, Verdict::Refuse(_) | Verdict::Challenge(_)) {
             self.keepalive.forget(index);
         }
+        if self.socketless.bytes_in_flight(index).is_some() && is_accepted(&verdict) {
+            if segment.acknowledgement == checkpoint.progress.sent {
+                self.arrived(counters, index, &checkpoint);
+            } else if matches!(verdict, Verdict::Update(_)) {
+                return Ok(Arrival::Settled);
+            } else {
+                // The peer sends more before it has what is on its way to it, so its socket shall send that.
+                self.recall(self.entries.name_of(index));
+                return self.judge(around, caught, segment);
+            }
+        }
         match verdict {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
                 let checkpoint = Checkpoint { progress, ..checkpoint };
+                let delivery = Delivery { checkpoint, segment, caught: caught.at };
+                if let Some(name) = self.hear_asleep(around, index, &checkpoint) {
+                    self.delivery = Some(delivery);
+                    return Ok(Arrival::Heard(name));
+                }
                 if let Some(conn) = self.wake_by_peer(around, caught, &checkpoint, segment.echo())? {
-                    self.delivery = Some(Delivery { checkpoint, segment, caught: caught.at });
+                    self.delivery = Some(delivery);
                     return Ok(Arrival::Delivered(conn));
                 }
             }
@@ -177,6 +200,11 @@ impl<S: Default> Hibernation<S> {
     /// The segment that woke a connection, caught then, is where it belongs: with the driver, or on its way to the socket.
     fn woke_for(&self, caught: CaughtAt) {
         self.wakes.count(self.host.since(caught));
+    }
+
+    /// What an answer to the segment that came last with payload for a driver echoes.
+    pub(super) fn echo_of_delivery(&self) -> u32 {
+        self.delivery.as_ref().map_or(0, |delivery| delivery.segment.echo())
     }
 
     /// Acknowledges the segment that woke a connection last, as nothing is sent that does so.

@@ -140,6 +140,7 @@ impl<S: Default> Hibernation<S> {
         around.parts.counters.asleep.sub(1);
         around.parts.leave();
         self.keepalive.forget(index);
+        around.parts.counters.bytes_out.add(self.socketless.forget(index).into());
         self.entries.move_to(index, Whereabouts::Ending);
         let closes = self.unsent.take(self.entries.name_of(index)).and_then(|kept| kept.closes);
         self.endings.tell(index, reason.unless_closed(closes));
@@ -195,10 +196,14 @@ impl<S: Default> Hibernation<S> {
         reason: CloseReason,
     ) {
         let Some(index) = self.asleep(name) else { return };
+        // What was sent goes before the end, as where the kernel has it.
+        if mode != CloseMode::Abort && self.recall(name) {
+            return self.unsent.close_after(name, mode, reason);
+        }
         if self.defer_close(name, mode, reason) {
             return;
         }
-        let Some(checkpoint) = self.entries.checkpoint(index) else { return };
+        let Some(checkpoint) = self.checkpoint(index) else { return };
         let counters = around.parts.counters;
         self.gone(around, index, reason);
         if mode == CloseMode::Abort {
@@ -387,5 +392,23 @@ impl SleeperEndings {
     /// Timers that are set, with the stale ones.
     pub fn timers(&self) -> usize {
         self.timers.len()
+    }
+}
+
+#[cfg(test)]
+impl<S: Default> Hibernation<S> {
+    /// Entries that are in use, and what else is kept: drowsy connections, ends under way, connections with unsent
+    /// bytes.
+    pub fn left(&self) -> (usize, usize) {
+        let entries = (0..self.entries.len()).filter(|index| !self.entries.whereabouts(*index).is_free());
+        (
+            entries.count(),
+            self.drowsy.len() + self.endings.under_way() + self.unsent.len() + self.socketless.in_flight(),
+        )
+    }
+
+    /// Timers of ends that are under way.
+    pub fn timers(&self) -> usize {
+        self.endings.timers()
     }
 }

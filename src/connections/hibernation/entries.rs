@@ -18,7 +18,7 @@ use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};
 use crate::sys::SharedMemory;
 use crate::token::ConnId;
 pub(super) use entry::Whereabouts;
-use entry::{ADDRESS_WORDS, Addresses, Entry, IPV6, KNOWN, NONE, SACK, SCALED, TIMESTAMPS, WHEREABOUTS_BITS, WORDS};
+use entry::{ADDRESS_WORDS, Addresses, Entry, IPV6, KNOWN, NONE, SACK, TIMESTAMPS, UNSCALED, WHEREABOUTS_BITS, WORDS};
 
 /// The entries of a shard.
 #[derive(Debug)]
@@ -174,7 +174,11 @@ impl Entries {
         let placed = match entry.whereabouts() {
             Whereabouts::Awake | Whereabouts::Drowsy | Whereabouts::Roused => !self.surrendered,
             Whereabouts::Away => self.surrendered,
-            Whereabouts::Free | Whereabouts::Asleep | Whereabouts::Ending | Whereabouts::Over => false,
+            Whereabouts::Free
+            | Whereabouts::Asleep
+            | Whereabouts::Sending
+            | Whereabouts::Ending
+            | Whereabouts::Over => false,
         };
         let (ring, slot) = (entry.received >> SLOT_BITS, entry.received & ((1 << SLOT_BITS) - 1));
         placed.then_some((ring as usize, slot))
@@ -294,14 +298,10 @@ impl Entries {
             }
         };
         let (remote, local) = ends;
-        for (given, flag) in [
-            (negotiated.scales.is_some(), SCALED),
-            (negotiated.sack, SACK),
-            (negotiated.timestamp_offset.is_some(), TIMESTAMPS),
-        ] {
+        for (given, flag) in [(negotiated.sack, SACK), (negotiated.timestamp_offset.is_some(), TIMESTAMPS)] {
             flags |= if given { flag } else { 0 };
         }
-        let scales = negotiated.scales.map_or(0, |scales| scales.send << 4 | scales.receive);
+        let scales = negotiated.scales.map_or(UNSCALED, |scales| scales.send << 4 | scales.receive);
         self.change(index, |entry| {
             *entry = Entry {
                 remote,
@@ -348,10 +348,9 @@ impl Entries {
     /// What the handshake of a connection agreed on.
     pub fn negotiated(&self, index: u32) -> Option<Negotiated> {
         let entry = self.get(index).filter(|entry| entry.has(KNOWN))?;
-        let (send, receive) = entry.shifts();
         Some(Negotiated {
             mss: entry.mss,
-            scales: entry.has(SCALED).then_some(Scales { send, receive }),
+            scales: entry.scales().map(|(send, receive)| Scales { send, receive }),
             sack: entry.has(SACK),
             timestamp_offset: entry.has(TIMESTAMPS).then_some(entry.timestamp_offset),
         })

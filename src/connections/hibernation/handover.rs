@@ -136,6 +136,7 @@ impl<S: Default> Hibernation<S> {
     /// Begins to give the sleeping connections away. From now on none falls asleep, and none is woken by its peer.
     pub fn begin_to_give(&mut self) {
         self.rouse_drowsy();
+        self.recall_all();
         self.given = Given::Below(0);
     }
 
@@ -189,6 +190,7 @@ impl<S: Default> Hibernation<S> {
     /// Gives all sleeping connections away: from now on they are another process's, and none falls asleep here or wakes.
     pub fn surrender<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Surrendered {
         self.rouse_drowsy();
+        self.recall_all();
         self.note_window(around.idle);
         let counters = around.parts.counters;
         self.count_dropped(counters);
@@ -294,7 +296,8 @@ impl<S: Default> Hibernation<S> {
             self.resume_end(around, index, closings.get(&index).copied());
         }
         for (name, bytes, closes) in from.unsent {
-            if self.is_asleep(name) {
+            if let Some(index) = self.asleep(name) {
+                self.entries.move_to(index, Whereabouts::Sending);
                 self.unsent.put(name, &bytes, closes.map(Closes::how));
             }
         }

@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
-use crate::sys::CaughtAt;
+use crate::sys::{CaughtAt, Patience};
 
 /// A segment that was caught for a sleeping connection. Its bytes are in the buffer that was passed.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +96,9 @@ pub trait HibernationHost {
 
     /// The RSTs among them, which no peer sends again.
     fn dropped_resets(&self) -> u64;
+
+    /// How segments that are caught from now on make `wake_fd` readable.
+    fn set_patience(&mut self, patience: Patience);
 
     /// Becomes readable when a segment was caught.
     fn wake_fd(&self) -> RawFd;

@@ -11,7 +11,7 @@ use super::host::{Caught, HibernationHost};
 use crate::hibernation::{Checkpoint, Negotiated, Progress, Tuple};
 use crate::sys::repair::{self, Blank, Keepalive, Wish};
 use crate::sys::round_trip::{self, Restored};
-use crate::sys::{self, Catcher, CaughtAt, GracePeriods, RawSender, Steering};
+use crate::sys::{self, Catcher, CaughtAt, GracePeriods, Patience, RawSender, Steering};
 
 /// Blank sockets that a shard keeps for its next wakes at most, and as many more that rest. Each takes a file descriptor
 /// and 3.6 kB of the kernel.
@@ -276,6 +276,10 @@ impl HibernationHost for KernelHost {
 
     fn dropped_resets(&self) -> u64 {
         self.caught.dropped_resets()
+    }
+
+    fn set_patience(&mut self, patience: Patience) {
+        self.caught.set_patience(patience);
     }
 
     fn wake_fd(&self) -> RawFd {

@@ -55,6 +55,18 @@ impl Unsent {
         self.kept.is_empty()
     }
 
+    /// The connections for which something is kept.
+    pub fn names(&self) -> impl Iterator<Item = ConnId> + use<> {
+        self.kept.keys().copied().collect::<Vec<_>>().into_iter()
+    }
+
+    /// Closes a connection once what is kept for it has been sent, unless it is to be closed then already.
+    pub fn close_after(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) {
+        if let Some(kept) = self.kept.get_mut(&name) {
+            kept.closes.get_or_insert((mode, reason));
+        }
+    }
+
     /// For how many connections something is kept.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -151,9 +163,11 @@ impl<S: Default> Hibernation<S> {
     /// if nothing is kept for it, or if it is to be closed at once: then it is closed now.
     pub(super) fn defer_close(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> bool {
         let in_order = matches!(mode, CloseMode::Graceful | CloseMode::Lingering);
-        let Some(kept) = self.unsent.kept.get_mut(&name).filter(|_| in_order) else { return false };
-        kept.closes.get_or_insert((mode, reason));
-        true
+        let defers = in_order && self.unsent.kept.contains_key(&name);
+        if defers {
+            self.unsent.close_after(name, mode, reason);
+        }
+        defers
     }
 
     /// Whether something is kept for a connection of this process.

@@ -36,6 +36,7 @@ impl<S: Default> Hibernation<S> {
         seen: u32,
     ) -> Result<Wake> {
         let Some(conn) = around.parts.slots.claim(0) else { return Ok(Wake::Later) };
+        let before = self.entries.whereabouts(index);
         self.host.begin_transit();
         // First: should this process be killed meanwhile, the connection is lost, and must not be taken for asleep.
         self.entries.move_to(index, Whereabouts::Awake);
@@ -48,7 +49,7 @@ impl<S: Default> Hibernation<S> {
         let socket = match restored {
             Ok(socket) => socket,
             Err(error) => {
-                self.entries.move_to(index, Whereabouts::Asleep);
+                self.entries.move_to(index, before);
                 around.parts.slots.release(conn);
                 let errno = Errno::of(&error);
                 if errno.is_shortage() {
@@ -66,7 +67,10 @@ impl<S: Default> Hibernation<S> {
         self.settle_in(index, conn);
         self.install(around, index, conn, socket)?;
         around.parts.counters.asleep.sub(1);
-        self.moved.push_back((self.entries.name_of(index), true));
+        // For the driver one whose message it has is awake already.
+        if !self.socketless.is_current(index) {
+            self.moved.push_back((self.entries.name_of(index), true));
+        }
         Ok(Wake::Awake(conn))
     }
 
@@ -95,7 +99,9 @@ impl<S: Default> Hibernation<S> {
         let Some(index) = self.asleep(name) else { return Ok(None) };
         let Some(checkpoint) = self.entries.checkpoint(index) else { return Ok(None) };
         let wake = self.wake(around, index, &checkpoint, 0)?;
-        if let Wake::Awake(_) = wake {
+        if let Wake::Awake(_) = wake
+            && !self.socketless.is_current(index)
+        {
             around.parts.counters.woken_by_send.add(1);
         }
         Ok(Some(wake))

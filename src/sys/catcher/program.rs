@@ -63,6 +63,8 @@ const PORTS_V6: i16 = ENDS + 32;
 /// The key of a lookup, and the flags of a value that let its connection's segments go on.
 const KEY: i16 = -44;
 const EXEMPT: i16 = -48;
+/// How the record of the segment wakes its shard.
+const WAKE_UP: i16 = -52;
 
 /// The shortest segment: a header without options.
 const SHORTEST: i32 = 20;
@@ -76,11 +78,25 @@ pub const RECORD_BYTES: [i32; 4] = [112, 248, 1_592, 65_536 + RECORD_HEADER];
 const FLAGS: i32 = 12;
 const RST: i32 = u16::from_ne_bytes([0, 1 << 2]) as i32;
 
+/// The flag of an acknowledgement, and the length of the longest header.
+const ACK: i32 = 1 << 4;
+const LONGEST_HEADER: i32 = 60;
+
+/// Flags of bpf_ringbuf_submit (include/uapi/linux/bpf.h): the kernel never wakes the reader, or always. Without a flag it
+/// does if the reader has read all before.
+const NO_WAKEUP: i32 = 1;
+pub const FORCE_WAKEUP: i32 = 2;
+
 /// Where the words are that this process shares with the programs: in the first cache line how many transits are under
-/// way, and then for each shard how many segments were dropped, and how many RSTs among them, in a cache line of its own. The first line has a word for
+/// way, and then for each shard, in a cache line of its own, how many segments were dropped, how many RSTs were among them, and
+/// whether bare acknowledgements need not wake it: then the flag of all other records with `PATIENT` added. The first line has a word for
 /// each of eight processes that use the catcher one after the other: the transits of one that was killed end with its
 /// sockets, and its word is not looked at any more.
 pub const LINE: usize = 64;
+pub const DROPPED_AT: usize = 0;
+pub const RESETS_AT: usize = size_of::<u64>();
+pub const PATIENT_AT: usize = 2 * size_of::<u64>();
+pub const PATIENT: i32 = 1 << 8;
 pub const PROCESSES: usize = LINE / size_of::<u64>();
 
 /// The maps that the programs use.
@@ -148,6 +164,8 @@ impl Maps<'_> {
         program.and(1, (AWAKE - 1).cast_signed()).copy(8, 1);
         program.shift_right(1, self.table.division.index_bits.cast_signed()).copy(7, 1);
         program.load_32(9, 6, LENGTH).jump_if_below(9, SHORTEST, &mut end);
+        self.choose_wake_up(program);
+        program.copy(1, 7);
         lookup(program, self.rings, KEY, &mut end);
         let [header, small, middle, large] = RECORD_BYTES;
         for bytes in [header, small, middle] {
@@ -162,8 +180,22 @@ impl Maps<'_> {
         program.here(full).copy(1, 6).set(2, FLAGS).copy(3, FRAME).add(3, KEY.into()).set(4, 2);
         program.call(helper::SKB_LOAD_BYTES);
         program.multiply(7, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 7);
-        program.set(2, 1).atomic(ADD, 1, 0, 2).load_16(3, FRAME, KEY).and(3, RST).jump_if(3, 0, &mut end);
-        program.set(2, 1).atomic(ADD, 1, size_of::<u64>() as i16, 2).here(end).exit(0);
+        program.set(2, 1).atomic(ADD, 1, DROPPED_AT as i16, 2);
+        program.load_16(3, FRAME, KEY).and(3, RST).jump_if(3, 0, &mut end);
+        program.set(2, 1).atomic(ADD, 1, RESETS_AT as i16, 2).here(end).exit(0);
+    }
+
+    /// Decides how the record of the segment wakes the shard in register 7.
+    fn choose_wake_up(&self, program: &mut Program) {
+        let mut chosen = Label::default();
+        program.copy(2, 7).multiply(2, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 2);
+        program.load_64(2, 1, PATIENT_AT as i16).copy(3, 2).and(3, FORCE_WAKEUP).store_32(FRAME, WAKE_UP, 3);
+        program.jump_if(2, 0, &mut chosen).jump_if_above(9, LONGEST_HEADER, &mut chosen);
+        program.copy(1, 6).set(2, FLAGS).copy(3, FRAME).add(3, KEY.into()).set(4, 2).call(helper::SKB_LOAD_BYTES);
+        // The length of the header in the upper four bits, in units of 4 bytes, is that of the segment.
+        program.load_16(2, FRAME, KEY).network_order_16(2).copy(3, 9).shift_left(3, 10).add(3, ACK);
+        program.xor_register(2, 3).jump_unless(2, 0, &mut chosen);
+        program.set(3, NO_WAKEUP).store_32(FRAME, WAKE_UP, 3).here(chosen);
     }
 
     /// The program that finds the sockets of segments: for a connection in the table it is the sink of its family.
@@ -232,7 +264,7 @@ fn fill(program: &mut Program, bytes: i32, full: &mut Label, end: &mut Label) {
         program.load_64(1, FRAME, ENDS + at).store_64(7, 16 + at, 1);
     }
     program.copy(1, 6).set(2, 0).copy(3, 7).add(3, RECORD_HEADER).copy(4, 9).call(helper::SKB_LOAD_BYTES);
-    program.copy(1, 7).set(2, 0).jump_unless(0, 0, &mut failed);
+    program.copy(1, 7).load_32(2, FRAME, WAKE_UP).jump_unless(0, 0, &mut failed);
     program.call(helper::RINGBUF_SUBMIT).jump_to(end);
     program.here(failed).call(helper::RINGBUF_DISCARD).jump_to(end);
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use super::program::{IPV4, IPV6, RECORD_BYTES};
+use super::program::{FORCE_WAKEUP, IPV4, IPV6, PATIENT, RECORD_BYTES};
 use super::table::Division;
 use super::{RECORD_HEADER, Shared};
 use crate::constants::PAGE_BYTES;
@@ -33,6 +33,18 @@ const LONGEST_ROOM: usize = {
     let [.., longest] = RECORD_BYTES;
     (longest as usize + KERNEL_HEADER as usize).next_multiple_of(PAGE)
 };
+
+/// How caught segments wake a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Patience {
+    /// Each does, unless another waits to be taken: that has woken it.
+    #[default]
+    None,
+    /// Acknowledgements without payload do not, as the shard is awake.
+    Awake,
+    /// Acknowledgements without payload do not. All others do, also where an acknowledgement waits to be taken.
+    Asleep,
+}
 
 /// The segments of a shard's sleeping connections, in the order of their arrival.
 pub struct Caught {
@@ -106,6 +118,7 @@ impl Caught {
     pub fn catch_up(&mut self) {
         self.position = self.consumed.word(0).load(Ordering::Acquire);
         self.held = 0;
+        self.set_patience(Patience::None);
     }
 
     /// Gives the kernel the room of the segment that `next_segment` returned last.
@@ -146,6 +159,16 @@ impl Caught {
                 Some(length) => next += room(length & !DISCARDED),
             }
         }
+    }
+
+    /// How segments that are caught from now on make `fd` readable.
+    pub fn set_patience(&self, patience: Patience) {
+        let word = match patience {
+            Patience::None => 0,
+            Patience::Awake => PATIENT,
+            Patience::Asleep => PATIENT | FORCE_WAKEUP,
+        };
+        self.shared.patience(self.shard).store(word as u64, Ordering::SeqCst);
     }
 
     /// The descriptor that is readable when segments were caught and not yet taken.

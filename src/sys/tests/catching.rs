@@ -1,11 +1,15 @@
 //! What the catcher catches, and what it lets pass.
 
 use std::collections::HashMap;
-use std::os::fd::FromRawFd;
+use std::os::fd::{BorrowedFd, FromRawFd};
+
+use rustix::event::{Timespec, epoll};
 
 use super::*;
+use crate::hibernation::answer::{Answer, LONGEST};
 use crate::hibernation::segment;
-use crate::sys::{Filter, NoPlace, Notification, RawAddress, set_option};
+use crate::sys::repair::timestamp_clock;
+use crate::sys::{Filter, NoPlace, Notification, Patience, RawAddress, RawSender, set_option};
 
 #[test]
 fn segments_of_an_established_socket_are_caught_only_in_a_transit() {
@@ -84,6 +88,43 @@ fn a_successor_goes_on_behind_what_was_taken() {
             next.is_some()
         });
         assert!(next.unwrap().0.wrapping_sub(last.0).cast_signed() > 0, "{next:?} was caught before {last:?}");
+    });
+}
+
+/// A bare acknowledgement may wait for the next segment, which wakes the reader although it has not read all.
+#[test]
+fn acknowledgements_that_may_wait_wake_nobody() {
+    on_loopbacks(|mut scene| {
+        let (mut theirs, ours) = scene.connection();
+        let checkpoint = scene.put_to_sleep(ours, 4);
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        // SAFETY: the descriptor is open as long as `scene.caught` lives, which is longer than this use.
+        let ring = unsafe { BorrowedFd::borrow_raw(scene.caught.fd()) };
+        epoll::add(&poll, ring, epoll::EventData::new_u64(0), flags).unwrap();
+        let woke = |patience: Timespec| {
+            let mut events = Vec::with_capacity(1);
+            epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&patience)).unwrap() > 0
+        };
+        let (none, long) = (Timespec { tv_sec: 0, tv_nsec: 0 }, Timespec { tv_sec: 60, tv_nsec: 0 });
+        let sender = RawSender::without_mark().unwrap();
+        for (patience, round) in [(Patience::None, 1), (Patience::Asleep, 2), (Patience::None, 3)] {
+            scene.caught.set_patience(patience);
+            // The peer acknowledges a probe, but not two within half a second (`tcp_oow_rate_limited`).
+            until("an acknowledgement is caught", || {
+                let (mut buffer, Tuple { local, remote }) = ([0; LONGEST], checkpoint.tuple);
+                let probe = Answer::probe(&checkpoint.progress).write(&checkpoint, timestamp_clock(), 0, &mut buffer);
+                sender.answer(local.ip(), remote.ip(), probe).unwrap();
+                scene.caught.any()
+            });
+            if patience != Patience::None {
+                assert!(!woke(none), "an acknowledgement woke its reader in round {round}");
+                theirs.write_all(b"!").unwrap();
+            }
+            assert!(woke(long), "nothing woke the reader in round {round}");
+            while scene.take_caught().is_some() {}
+            scene.caught.release();
+        }
     });
 }
 

@@ -11,22 +11,25 @@ use crate::hibernation::round_trip::RoundTrip;
 pub enum Whereabouts {
     /// The entry has no connection.
     #[default]
-    Free,
+    Free = 0,
     /// It has a slot, and a socket.
-    Awake,
+    Awake = 1,
     /// It has a slot and a socket, and is in the catcher's table: it is being put to sleep.
-    Drowsy,
+    Drowsy = 2,
     /// It was drowsy and has something to do again. It will not be put to sleep now.
-    Roused,
+    Roused = 3,
     /// It sleeps.
-    Asleep,
+    Asleep = 4,
+    /// It sleeps, and something is on its way to its peer that only this process can send again. Should this process be
+    /// killed, the connection is lost.
+    Sending = 8,
     /// It slept, and one side has ended it. Its FIN is to be acknowledged yet. The driver knows it no more.
-    Ending,
+    Ending = 5,
     /// It has a slot and a socket in one of two processes, of which the other has the sleeping connections: they are
     /// being handed over.
-    Away,
+    Away = 6,
     /// It was away, and has ended. The other process has the list of free entries, and adds this one to it once.
-    Over,
+    Over = 7,
 }
 
 impl Whereabouts {
@@ -35,23 +38,30 @@ impl Whereabouts {
         matches!(self, Whereabouts::Free | Whereabouts::Over)
     }
 
-    /// Whether its entry has all that is left of the connection.
+    /// Whether its entry has all that is left of the connection, but for what is on its way.
     pub fn is_kept(self) -> bool {
-        matches!(self, Whereabouts::Asleep | Whereabouts::Ending)
+        self.is_asleep() || self == Whereabouts::Ending
+    }
+
+    /// Whether it has no socket, and is open.
+    pub fn is_asleep(self) -> bool {
+        matches!(self, Whereabouts::Asleep | Whereabouts::Sending)
     }
 }
 
 /// What was agreed on in the handshake, one bit each.
-pub(super) const SCALED: u8 = 1;
-pub(super) const SACK: u8 = 1 << 1;
-pub(super) const TIMESTAMPS: u8 = 1 << 2;
+pub(super) const SACK: u8 = 1;
+pub(super) const TIMESTAMPS: u8 = 1 << 1;
 /// The ends are known. They are asked for once in a connection's life.
-pub(super) const KNOWN: u8 = 1 << 3;
+pub(super) const KNOWN: u8 = 1 << 2;
 /// The addresses are in `Entries::addresses`, at the index `Entry::remote`.
-pub(super) const IPV6: u8 = 1 << 4;
+pub(super) const IPV6: u8 = 1 << 3;
 
 /// Bits of `Entry::mode` for the whereabouts; those above are flags.
-pub(super) const WHEREABOUTS_BITS: u8 = 3;
+pub(super) const WHEREABOUTS_BITS: u8 = 4;
+
+/// `Entry::scales` where window scaling was not agreed on. No shift is above 14 (RFC 7323, 2.3).
+pub(super) const UNSCALED: u8 = 0xff;
 
 /// End of the list of free entries.
 pub(super) const NONE: u32 = u32::MAX;
@@ -73,7 +83,7 @@ pub(super) struct Entry {
     pub sent: u32,
     pub timestamp_offset: u32,
     pub mss: u16,
-    /// The shift of the peer's windows in the upper half, of ours in the lower.
+    /// The shift of the peer's windows in the upper half, of ours in the lower; or `UNSCALED`.
     pub scales: u8,
     /// The whereabouts in the lowest bits, and flags.
     pub mode: u8,
@@ -121,6 +131,7 @@ impl Entry {
             5 => Whereabouts::Ending,
             6 => Whereabouts::Away,
             7 => Whereabouts::Over,
+            8 => Whereabouts::Sending,
             _ => Whereabouts::Free,
         }
     }
@@ -133,8 +144,14 @@ impl Entry {
         self.mode & flag << WHEREABOUTS_BITS != 0
     }
 
+    /// The shifts of the peer's windows and of ours, if window scaling was agreed on.
+    pub fn scales(&self) -> Option<(u8, u8)> {
+        (self.scales != UNSCALED).then_some((self.scales >> 4, self.scales & 15))
+    }
+
+    /// The same; without window scaling they are 0.
     pub fn shifts(&self) -> (u8, u8) {
-        (self.scales >> 4, self.scales & 15)
+        self.scales().unwrap_or_default()
     }
 
     // ---- words -----------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ fn anything(seed: u64) -> Kept {
     catcher.places = if slots == 10 { usize::MAX } else { [20, usize::MAX][chance.below(2)] };
     let mut night = Night::new(seed, slots, PEERS as u32 + ACCEPTS as u32, catcher);
     night.meddles = chance.one_in(2);
+    night.config.hibernation.as_mut().expect("they sleep").socketless = chance.one_in(2);
     night.config.idle_timeout = chance.one_in(4).then_some(5 * SECOND);
     night.how.0 = [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort][chance.below(4)];
     let meddles = night.meddles;

@@ -1,0 +1,408 @@
+//! Short messages without a socket. A sleeping connection may receive a short message and send one, and sleeps on: the
+//! driver gets the payload of the caught segment, and what the driver sends becomes one segment of our own. A wake and the
+//! next sleep would take some 40 system calls.
+//!
+//! What was sent is kept until the peer has acknowledged it. If the acknowledgement does not come in time, or if the peer
+//! sends more before it, the connection wakes, and its socket sends the same bytes with the same sequence numbers. So
+//! everything but the ordinary course is left to the kernel's TCP.
+//!
+//! For its driver such a connection wakes and falls asleep again. A connection that would do so once more within the
+//! silence after which connections sleep gets its socket.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::mem;
+use std::time::Duration;
+
+use super::entries::Whereabouts;
+use super::{Around, Hibernation};
+use crate::clock::Mark;
+use crate::hibernation::Checkpoint;
+use crate::hibernation::answer::Answer;
+use crate::ring::RingOps;
+use crate::stats::Counters;
+use crate::sys::Patience;
+use crate::token::ConnId;
+
+/// Bytes of a message at most. With its headers it fits a packet of any interface: IPv6 demands 1,280 bytes (RFC 8200, 5),
+/// of which 40 are its own header and 32 that of TCP.
+const LONGEST_MESSAGE: usize = 1_180;
+
+/// Bytes that the option of timestamps takes in each segment (RFC 7323, appendix A).
+const TIMESTAMPS_BYTES: usize = 12;
+
+/// Messages on their way at most. Further ones wake their connections.
+const MOST_IN_FLIGHT: usize = 4_096;
+
+/// An acknowledgement is awaited for so long, and for twice the round-trip time. A peer may delay it by 200 ms
+/// (`TCP_DELACK_MAX`, include/net/tcp.h).
+const PATIENCE: Duration = Duration::from_millis(210);
+
+/// The same where the round-trip time is not known (RFC 6298, 2.1).
+const PATIENCE_WITH_UNKNOWN: Duration = Duration::from_secs(1);
+
+/// Messages that are recalled in one pass, each of which may wake a connection.
+const RECALLS_PER_PASS: usize = 64;
+
+/// An acknowledgement that is late may have been caught already, and wait behind other segments: for so long it may.
+const LONGEST_BEHIND_OTHERS: Duration = Duration::from_millis(50);
+
+/// A shard that let acknowledgements wait looks once more after so long. A processor that has just read that they may wait
+/// may write one down only when they may not any more.
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
+/// Connections that are remembered for the messages that they had lately. If there are more, the first are forgotten early.
+const MOST_RECENT: usize = 65_536;
+
+/// A message on its way: its peer has not acknowledged it.
+#[derive(Debug)]
+struct Flight {
+    bytes: Box<[u8]>,
+    /// When its acknowledgement is late.
+    due: Mark,
+}
+
+/// Which message a connection had lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Had {
+    Received,
+    Sent,
+}
+
+/// The connections that had a message lately, by entry.
+#[derive(Debug, Default)]
+struct Recent {
+    known: HashSet<(u32, Had)>,
+    order: VecDeque<(Mark, (u32, Had))>,
+}
+
+impl Recent {
+    /// A connection is to have a message now. Tells whether it had one of that kind within `time`.
+    fn had(&mut self, index: u32, which: Had, now: Mark, time: Duration) -> bool {
+        while let Some((at, key)) = self.order.front().copied()
+            && (now.since(at) >= time || self.order.len() >= MOST_RECENT)
+        {
+            self.order.pop_front();
+            self.known.remove(&key);
+        }
+        let is_new = self.known.insert((index, which));
+        if is_new {
+            self.order.push_back((now, (index, which)));
+        }
+        !is_new
+    }
+}
+
+/// The connection whose message is with the driver.
+#[derive(Debug)]
+struct Current {
+    index: u32,
+    name: ConnId,
+    /// What the driver has sent on it meanwhile.
+    reply: Vec<u8>,
+    /// It was woken or closed meanwhile, or could not be.
+    is_over: bool,
+}
+
+/// The messages of a shard's sleeping connections.
+#[derive(Debug)]
+pub(super) struct Socketless {
+    is_on: bool,
+    /// The silence after which connections sleep.
+    after: Duration,
+    /// By entry.
+    flights: HashMap<u32, Flight>,
+    /// One timer for each of them, the first first, and stale ones.
+    timers: BinaryHeap<Reverse<(Mark, u32)>>,
+    recent: Recent,
+    current: Option<Current>,
+    /// How caught segments wake the shard, and when to look for the last time whether any does not.
+    patience: Patience,
+    last_look: Option<Mark>,
+    /// Empty between uses; kept for their memory.
+    reply: Vec<u8>,
+    segment: Vec<u8>,
+}
+
+impl Socketless {
+    /// Messages of connections that sleep after this silence; without `is_on` each wakes its connection.
+    pub fn new(is_on: bool, after: Duration) -> Socketless {
+        Socketless {
+            is_on,
+            after,
+            flights: HashMap::new(),
+            timers: BinaryHeap::new(),
+            recent: Recent::default(),
+            current: None,
+            patience: Patience::None,
+            last_look: None,
+            reply: Vec::new(),
+            segment: Vec::new(),
+        }
+    }
+
+    /// When the first acknowledgement is late, or one may have been overlooked.
+    pub fn due(&self) -> Option<Mark> {
+        let first = self.timers.peek().map(|Reverse((due, _))| *due);
+        first.or(self.last_look)
+    }
+
+    /// Messages on their way.
+    #[cfg(test)]
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Bytes of a connection that are on their way.
+    pub fn bytes_in_flight(&self, index: u32) -> Option<u32> {
+        self.flights.get(&index).map(|flight| flight.bytes.len() as u32)
+    }
+
+    /// Whether the message of an entry's connection is with the driver.
+    pub fn is_current(&self, index: u32) -> bool {
+        self.current.as_ref().is_some_and(|current| current.index == index)
+    }
+
+    /// The connection of an entry is over, and its message need not be sent again. Returns how many bytes were on their way.
+    pub fn forget(&mut self, index: u32) -> u32 {
+        if let Some(current) = self.current.as_mut().filter(|current| current.index == index) {
+            (current.is_over, current.reply) = (true, Vec::new());
+        }
+        self.flights.remove(&index).map_or(0, |flight| flight.bytes.len() as u32)
+    }
+}
+
+/// Bytes that one segment to the peer may have now.
+fn room(checkpoint: &Checkpoint) -> usize {
+    let Checkpoint { negotiated, progress, .. } = checkpoint;
+    let options = if negotiated.timestamp_offset.is_some() { TIMESTAMPS_BYTES } else { 0 };
+    let segment = usize::from(negotiated.mss).saturating_sub(options);
+    LONGEST_MESSAGE.min(segment).min(progress.send_window as usize)
+}
+
+impl<S: Default> Hibernation<S> {
+    /// Whether a connection that sleeps can have a message without a socket.
+    fn may_stay_asleep(&self, name: ConnId) -> bool {
+        let Socketless { is_on, flights, .. } = &self.socketless;
+        *is_on && !self.given.freezes() && flights.len() < MOST_IN_FLIGHT && !self.has_unsent(name)
+    }
+
+    /// A sleeping connection has received what comes next, as this checkpoint has it. Returns its name if the driver may have
+    /// that while the connection sleeps on; `conclude` is to be called then. Otherwise it is to wake.
+    pub(super) fn hear_asleep<R: RingOps>(
+        &mut self,
+        around: &Around<'_, S, R>,
+        index: u32,
+        checkpoint: &Checkpoint,
+    ) -> Option<ConnId> {
+        let (name, now) = (self.entries.name_of(index), around.clock.now());
+        let Socketless { recent, after, .. } = &mut self.socketless;
+        if recent.had(index, Had::Received, now, *after) || !self.may_stay_asleep(name) {
+            return None;
+        }
+        // First: should this process be killed meanwhile, the message is lost, and the connection with it.
+        self.entries.move_to(index, Whereabouts::Sending);
+        self.entries.progressed(index, &checkpoint.progress);
+        self.entries.set_heard(index, around.idle.window());
+        around.parts.counters.woken_by_peer.add(1);
+        self.moved.push_back((name, true));
+        let reply = mem::take(&mut self.socketless.reply);
+        self.socketless.current = Some(Current { index, name, reply, is_over: false });
+        Some(name)
+    }
+
+    /// Whether the driver has the message of a connection that sleeps on. For the driver it is awake meanwhile.
+    pub fn is_heard_asleep(&self, name: ConnId) -> bool {
+        self.socketless.current.as_ref().is_some_and(|current| current.name == name && !current.is_over)
+    }
+
+    /// Sends bytes on a connection that sleeps, and sleeps on. While the driver has its message they are collected.
+    /// `false` if the connection has to wake for them.
+    pub fn send_asleep<R: RingOps>(&mut self, around: &Around<'_, S, R>, name: ConnId, bytes: &[u8]) -> bool {
+        let Some(index) = self.asleep(name).filter(|_| self.socketless.is_on) else { return false };
+        let Some(room) = self.entries.checkpoint(index).map(|checkpoint| room(&checkpoint)) else { return false };
+        if let Some(current) = &mut self.socketless.current
+            && current.name == name
+        {
+            let fits = !current.is_over && current.reply.len() + bytes.len() <= room;
+            if fits {
+                current.reply.extend_from_slice(bytes);
+            }
+            return fits;
+        }
+        let Socketless { recent, after, .. } = &mut self.socketless;
+        if self.entries.whereabouts(index) == Whereabouts::Sending
+            || bytes.is_empty()
+            || bytes.len() > room
+            || recent.had(index, Had::Sent, around.clock.now(), *after)
+            || !self.may_stay_asleep(name)
+        {
+            return false;
+        }
+        self.entries.move_to(index, Whereabouts::Sending);
+        let counters = around.parts.counters;
+        counters.woken_by_send.add(1);
+        counters.woken_without_socket.add(1);
+        counters.hibernated.add(1);
+        self.moved.extend([(name, true), (name, false)]);
+        self.launch(around, index, bytes, 0);
+        true
+    }
+
+    /// The driver has had the message of a connection. Sends what was collected, or acknowledges the message.
+    pub fn conclude<R: RingOps>(&mut self, around: &Around<'_, S, R>, name: ConnId) {
+        let Some(mut current) = self.socketless.current.take() else { return };
+        let index = current.index;
+        let counters = around.parts.counters;
+        if self.asleep(name) == Some(index) {
+            if current.reply.is_empty() {
+                self.acknowledge_delivery(counters);
+                if !self.has_unsent(name) {
+                    self.entries.move_to(index, Whereabouts::Asleep);
+                }
+            } else {
+                self.launch(around, index, &current.reply, self.echo_of_delivery());
+            }
+            counters.woken_without_socket.add(u64::from(!current.is_over));
+            counters.hibernated.add(1);
+            self.moved.push_back((name, false));
+        }
+        current.reply.clear();
+        self.socketless.reply = current.reply;
+    }
+
+    /// Sends a segment with these bytes, and keeps them until they are acknowledged. `echo` is as in `Answer::write`.
+    fn launch<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, bytes: &[u8], echo: u32) {
+        let Some(checkpoint) = self.entries.checkpoint(index) else { return };
+        let Checkpoint { tuple, progress, .. } = &checkpoint;
+        // The acknowledgement may be there before the send returns.
+        if self.socketless.patience == Patience::None {
+            self.socketless.last_look = Some(around.clock.now().after(LAST_LOOK));
+            self.set_patience(Patience::Awake);
+        }
+        let now_ms = self.host.timestamp_clock();
+        let Socketless { segment, flights, timers, .. } = &mut self.socketless;
+        Answer::message(progress).write_with(&checkpoint, now_ms, echo, bytes, segment);
+        match self.host.send(tuple, segment) {
+            Ok(()) => around.parts.counters.segments_answered.add(1),
+            // It is as if it was lost on its way.
+            Err(_) => self.unanswered += 1,
+        }
+        let patience = progress.round_trip.map_or(PATIENCE_WITH_UNKNOWN, |time| PATIENCE + 2 * time);
+        let due = around.clock.now().after(patience);
+        timers.push(Reverse((due, index)));
+        flights.insert(index, Flight { bytes: bytes.into(), due });
+    }
+
+    /// All that is kept of a connection without a socket, with what is on its way to its peer.
+    pub(super) fn checkpoint(&self, index: u32) -> Option<Checkpoint> {
+        let mut checkpoint = self.entries.checkpoint(index)?;
+        let flying = self.socketless.bytes_in_flight(index).unwrap_or(0);
+        checkpoint.progress.sent = checkpoint.progress.sent.wrapping_add(flying);
+        Some(checkpoint)
+    }
+
+    /// The peer has acknowledged what was on its way to it: the connection has come as far as `checkpoint`, which has that.
+    pub(super) fn arrived(&mut self, counters: &Counters, index: u32, checkpoint: &Checkpoint) {
+        counters.bytes_out.add(self.socketless.forget(index).into());
+        self.entries.progressed(index, &checkpoint.progress);
+        self.entries.move_to(index, Whereabouts::Asleep);
+    }
+
+    /// What is on its way to the peer of a connection, or collected for it, is to be sent by its socket once it wakes. Tells
+    /// whether there is anything.
+    pub fn recall(&mut self, name: ConnId) -> bool {
+        let Some(index) = self.entries.find(name) else { return false };
+        let mut bytes = self.socketless.flights.remove(&index).map_or(Vec::new(), |flight| flight.bytes.into_vec());
+        if let Some(current) = self.socketless.current.as_mut().filter(|current| current.index == index) {
+            bytes.append(&mut current.reply);
+            current.is_over = true;
+        }
+        if !bytes.is_empty() {
+            self.unsent.put(name, &bytes, None);
+        }
+        !bytes.is_empty()
+    }
+
+    /// The same for all connections. Their entries are complete then, together with what is unsent.
+    pub(super) fn recall_all(&mut self) {
+        let flying: Vec<u32> = self.socketless.flights.keys().copied().collect();
+        for index in flying {
+            self.recall(self.entries.name_of(index));
+        }
+        for name in self.unsent.names() {
+            if let Some(index) = self.asleep(name) {
+                self.entries.move_to(index, Whereabouts::Asleep);
+            }
+        }
+    }
+
+    /// Recalls messages whose acknowledgement is late.
+    pub fn recall_late(&mut self, now: Mark) {
+        if self.socketless.last_look.is_some_and(|at| at <= now) {
+            self.socketless.last_look = None;
+        }
+        let mut recalled = 0;
+        while recalled < RECALLS_PER_PASS {
+            let Some(Reverse((due, index))) = self.socketless.timers.peek().copied() else { break };
+            let is_awaited = self.socketless.flights.get(&index).is_some_and(|flight| flight.due == due);
+            if is_awaited && (due > now || due.after(LONGEST_BEHIND_OTHERS) > now && self.host.has_caught()) {
+                break;
+            }
+            self.socketless.timers.pop();
+            if is_awaited {
+                self.recall(self.entries.name_of(index));
+                recalled += 1;
+            }
+        }
+    }
+
+    /// The shard is about to sleep, or is awake. Acknowledgements of its messages need not wake it: each is awaited until a
+    /// time at which the shard wakes anyway.
+    pub fn listen(&mut self, sleeps: bool, now: Mark) {
+        let patience = match sleeps {
+            _ if self.socketless.flights.is_empty() => Patience::None,
+            true => Patience::Asleep,
+            false => Patience::Awake,
+        };
+        if patience != Patience::None {
+            self.socketless.last_look = Some(now.after(LAST_LOOK));
+        }
+        self.set_patience(patience);
+    }
+
+    fn set_patience(&mut self, patience: Patience) {
+        if mem::replace(&mut self.socketless.patience, patience) != patience {
+            self.host.set_patience(patience);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_connection_had_is_remembered_for_a_time() {
+        let (start, time) = (Mark::default(), Duration::from_secs(1));
+        let mut recent = Recent::default();
+        assert!(!recent.had(1, Had::Received, start, time));
+        assert!(!recent.had(1, Had::Sent, start, time));
+        let later = start.after(time / 2);
+        assert!(recent.had(1, Had::Received, later, time));
+        assert!(!recent.had(2, Had::Received, later, time));
+        let end = start.after(time);
+        assert!(!recent.had(1, Had::Received, end, time));
+        assert!(recent.had(2, Had::Received, end, time));
+        assert_eq!((recent.known.len(), recent.order.len()), (2, 2));
+    }
+
+    #[test]
+    fn not_more_than_some_are_remembered() {
+        let mut recent = Recent::default();
+        for index in 0..2 * MOST_RECENT as u32 {
+            assert!(!recent.had(index, Had::Sent, Mark::default(), Duration::from_secs(1)));
+        }
+        assert_eq!((recent.known.len(), recent.order.len()), (MOST_RECENT, MOST_RECENT));
+    }
+}

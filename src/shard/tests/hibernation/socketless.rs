@@ -1,0 +1,220 @@
+//! Short messages of sleeping connections, which need no socket.
+
+use super::*;
+
+impl Night {
+    /// Short messages need no socket.
+    fn without_sockets(&mut self) {
+        self.config.hibernation.as_mut().expect("they sleep").socketless = true;
+    }
+}
+
+/// A night of so many peers that have all slept, and whose sockets cannot be made again.
+fn without_wakes(seed: u64, peers: usize) -> (Night, std::ops::Range<usize>) {
+    let mut catcher = Catcher::default();
+    catcher.faults.restore = 1;
+    let mut night = Night::new(seed, peers as u32, peers as u32 + ACCEPTS as u32, catcher);
+    night.without_sockets();
+    let peers = night.come(peers, Duration::ZERO, MILLI / 10);
+    (night, peers)
+}
+
+/// No connection can be woken, and each is answered and can be sent to.
+#[test]
+fn short_messages_of_sleepers_need_no_socket() {
+    const PEERS: u64 = 50;
+    with_seeds(4, |seed| {
+        let (night, peers) = without_wakes(seed, PEERS as usize);
+        for round in 0..3 {
+            for peer in peers.clone() {
+                night.say(SECOND * (1 + round), peer, 20);
+            }
+        }
+        night.command(SECOND * 4, Command::Collect);
+        for peer in peers.clone() {
+            night.say(SECOND * 5, peer, 1);
+        }
+        night.command(SECOND * 6, Command::PushAll);
+        let (machine, seen) = night.run(7 * SECOND);
+        assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0, "{:?}", seen.counters);
+        let Snapshot { woken_by_peer, woken_by_send, woken_without_socket, segments_dropped, messages, .. } =
+            seen.counters;
+        assert_eq!((woken_by_peer, woken_by_send, woken_without_socket), (4 * PEERS, PEERS, 5 * PEERS));
+        assert_eq!((messages, segments_dropped), (4 * PEERS, 0));
+        assert_eq!((seen.counters.bytes_in, seen.counters.bytes_out), (61 * PEERS, 61 * PEERS));
+    });
+}
+
+/// A peer that says more within the silence after which connections sleep is one that talks: it gets a socket.
+#[test]
+fn the_second_message_in_a_short_time_wakes() {
+    with_seeds(4, |seed| {
+        let mut night = Night::new(seed, 3, 40, Catcher::default());
+        night.without_sockets();
+        let peer = night.come(1, Duration::ZERO, MILLI).start;
+        for at in [SECOND, SECOND + AFTER / 2, 3 * SECOND] {
+            night.say(at, peer, 10);
+        }
+        let (machine, seen) = night.run(4 * SECOND);
+        assert_eq!((seen.counters.woken_by_peer, seen.counters.woken_without_socket), (3, 2));
+        assert_eq!(missing(&machine, peer), 0);
+    });
+}
+
+/// What one segment cannot carry wakes the connection, and nothing of it is lost.
+#[test]
+fn long_messages_wake() {
+    with_seeds(4, |seed| {
+        for (bytes, without) in [(400, 1), (1_181, 0), (20_000, 0)] {
+            let mut night = Night::new(seed, 3, 40, Catcher::default());
+            night.without_sockets();
+            let peer = night.come(1, Duration::ZERO, MILLI).start;
+            night.say(SECOND, peer, bytes);
+            let (machine, seen) = night.run(3 * SECOND);
+            assert_eq!(missing(&machine, peer), 0, "{bytes} bytes");
+            let Snapshot { woken_by_peer, woken_by_send, woken_without_socket, .. } = seen.counters;
+            assert!(woken_by_peer >= 1 && woken_by_send == 0, "{bytes} bytes: {:?}", seen.counters);
+            assert_eq!(woken_without_socket, without, "{bytes} bytes");
+        }
+    });
+}
+
+/// An answer that is lost is sent again by a socket, which is made for that.
+#[test]
+fn answers_that_are_lost_come_again() {
+    const PEERS: usize = 200;
+    with_seeds(4, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.network.lost = 4;
+        let mut night = Night::new(seed, PEERS as u32, PEERS as u32 + ACCEPTS as u32, catcher);
+        night.without_sockets();
+        let peers = night.come(PEERS, Duration::ZERO, MILLI / 10);
+        for (nth, peer) in peers.clone().enumerate() {
+            night.say(SECOND + MILLI * nth as u32, peer, 10);
+        }
+        // In the ordinary course an answer takes less than a millisecond, and one of four segments is lost.
+        let (machine, seen) = night.run(60 * SECOND);
+        assert_eq!(peers.map(|peer| missing(&machine, peer)).sum::<usize>(), 0, "{:?}", seen.counters);
+        assert!(seen.counters.woken_by_send > 0, "none was sent again: {:?}", seen.counters);
+    });
+}
+
+/// A driver that closes a connection with what it answers, in whatever way, sends the answer before the end. Only a reset
+/// drops it.
+#[test]
+fn what_was_sent_goes_before_the_end() {
+    with_seeds(8, |seed| {
+        for mode in [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate] {
+            for after in [0, 1, 50, 400] {
+                let mut catcher = Catcher::default();
+                catcher.network.lost = [0, 3][seed as usize % 2];
+                let mut night = Night::new(seed, 3, 40, catcher);
+                night.without_sockets();
+                let peer = night.come(1, Duration::ZERO, MILLI).start;
+                night.command(2 * MILLI, Command::Collect);
+                night.say(SECOND, peer, 10);
+                night.command(30 * SECOND, Command::Push(1));
+                night.command(30 * SECOND + MILLI / 10 * after, Command::Close(1, mode));
+                let (machine, seen) = night.run(90 * SECOND);
+                assert_eq!(missing(&machine, peer), 0, "{mode:?}, {after}: {:?}", (&seen.ended, seen.counters));
+                assert_eq!(seen.ended.len(), 1);
+            }
+        }
+    });
+}
+
+/// What is on its way when the sleepers are handed over goes along, and what the other process has not sent comes back.
+#[test]
+fn a_handover_loses_nothing_that_is_on_its_way() {
+    const PEERS: usize = 40;
+    with_seeds(8, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.network.lost = 3;
+        let mut night = Night::new(seed, PEERS as u32, PEERS as u32 + ACCEPTS as u32, catcher);
+        night.without_sockets();
+        night.share_entries();
+        let peers = night.come(PEERS, Duration::ZERO, MILLI / 10);
+        night.command(10 * MILLI, Command::Collect);
+        for peer in peers.clone() {
+            night.say(10 * SECOND, peer, 10);
+        }
+        night.command(40 * SECOND, Command::PushAll);
+        // Some answers are acknowledged, some are on their way, and some are lost.
+        night.command(40 * SECOND + 2 * MILLI + MILLI / 10 * (seed % 8) as u32, Command::GiveAllBut(1));
+        night.command(41 * SECOND, Command::TakeBack);
+        let (machine, seen) = night.run(100 * SECOND);
+        let first = peers.start;
+        assert_eq!(peers.filter(|peer| *peer != first).map(|peer| missing(&machine, peer)).sum::<usize>(), 0);
+        assert!(seen.counters.woken_without_socket > 0, "{:?}", seen.counters);
+    });
+}
+
+/// Peers talk seldom or often, a little or much, over a network that loses, doubles and delays segments, and that the
+/// kernel has no memory for. The driver answers at once or later, whole or in parts. Each peer hears all that it said.
+fn conversation(seed: u64) -> Kept {
+    const PEERS: usize = 40;
+    const END: Duration = Duration::from_secs(12);
+    let mut chance = Chance(mixed(!seed));
+    let mut rare = || if chance.one_in(2) { 0 } else { 5 + chance.below(60) };
+    let mut catcher = Catcher::default();
+    catcher.faults = Faults {
+        copy: rare(),
+        insert: rare(),
+        checkpoint: rare(),
+        restore: rare(),
+        send: rare(),
+        same_hash: rare(),
+        ..Faults::default()
+    };
+    catcher.network = Network { lost: rare(), twice: rare(), jitter: MILLI * (seed % 3) as u32, never_closes: false };
+    catcher.records = [30, 4_096][chance.below(2)];
+    let slots = [10, PEERS as u32][chance.below(2)];
+    let mut night = Night::new(seed, slots, PEERS as u32 + ACCEPTS as u32, catcher);
+    night.without_sockets();
+    let peers = night.come(PEERS, Duration::ZERO, 20 * MILLI);
+    for peer in peers.clone() {
+        let mut at = chance.time(SECOND);
+        while at < END {
+            let most = if chance.one_in(10) { 9_000 } else { 50 };
+            let bytes = 1 + chance.below(most);
+            match chance.below(40) {
+                0..=1 => night.machine.at(at, move |kernel| kernel.probe(peer)),
+                2..=3 => night.machine.at(at, move |kernel| kernel.forge(peer)),
+                4..=7 => night.command(at, Command::Collect),
+                8..=11 => night.command(at, Command::Echo),
+                12 => night.command(at, Command::PushAll),
+                13..=18 => night.command(at, Command::Push(1 + chance.below(PEERS) as u32)),
+                19 => night.command(at, Command::Pause(1 + chance.below(PEERS) as u32)),
+                _ => night.say(at, peer, bytes),
+            }
+            at += chance.time(8 * AFTER);
+        }
+    }
+    night.command(END, Command::Echo);
+    night.command(END + MILLI, Command::PushAll);
+    // A segment that is lost several times in a row comes again late.
+    let end = END + 60 * SECOND;
+    let (machine, seen) = night.run(end);
+    assert!(seen.ended.iter().all(|(at, ..)| *at >= end), "{:?}", seen.ended);
+    for peer in peers {
+        assert_eq!(missing(&machine, peer), 0, "peer {peer}: {:?}", seen.counters);
+    }
+    seen
+}
+
+#[test]
+fn whatever_is_said_in_a_sleep_is_heard() {
+    let sum = RefCell::new(Snapshot::default());
+    with_seeds(60, |seed| {
+        let seen = conversation(seed);
+        let before = *sum.borrow();
+        *sum.borrow_mut() = before + seen.counters;
+    });
+    let Snapshot { woken_by_peer, woken_by_send, woken_without_socket, .. } = sum.into_inner();
+    let all = std::env::var_os("C1M_SIM_SEED").is_none();
+    let with_socket = woken_by_peer + woken_by_send - woken_without_socket;
+    assert!(
+        !all || with_socket.min(woken_without_socket) > 500,
+        "too little happens: {with_socket} {woken_without_socket}"
+    );
+}
