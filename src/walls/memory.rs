@@ -35,7 +35,7 @@ pub const MEMORY: Wall = Wall {
 pub const CGROUP_MEMORY: Wall = Wall {
     name: "cgroup memory",
     symptom: "the process is killed, or sockets fail with ENOMEM, while the host has memory left (containers, systemd's MemoryMax=)",
-    evidence: "cgroup v2: memory.max, memory.events; v1: memory.limit_in_bytes, memory.failcnt; the whole path up to the root counts",
+    evidence: "cgroup v2: memory.max, memory.events.local; v1: memory.limit_in_bytes, memory.failcnt; the whole path up to the root counts",
     cure: "raise the limit (MemoryMax=, --memory of a container)",
     judge: cgroup_memory,
     blame: |evidence| {

@@ -12,7 +12,7 @@ use c1m::internal::failure::{Cause, Causes};
 use c1m::internal::host::{Host, SourcePorts};
 use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes};
 use c1m::internal::render::doctor::text;
-use c1m::internal::walls::{self, EvidenceRecorder, Setting, Verdict, WALLS};
+use c1m::internal::walls::{self, EvidenceRecorder, Setting, Verdict, WALLS, Wall};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -42,10 +42,13 @@ fn host(files: &[(&str, Option<&str>)]) -> (TempDir, Host) {
     (dir, host)
 }
 
+fn wall(name: &str) -> &'static Wall {
+    WALLS.iter().find(|known| known.name == name).unwrap()
+}
+
 /// The verdict and the text of a wall.
-fn judged(host: &Host, wall: &str) -> (Verdict, String) {
-    let wall = WALLS.iter().find(|known| known.name == wall).unwrap();
-    let finding = wall.judge(host, &goal(Role::Both, 1_000, 100));
+fn judged(host: &Host, name: &str) -> (Verdict, String) {
+    let finding = wall(name).judge(host, &goal(Role::Both, 1_000, 100));
     (finding.verdict, finding.have)
 }
 
@@ -107,6 +110,25 @@ fn control_groups_of_either_kind_limit_memory_and_cores() {
     }
 }
 
+/// Since Linux 6.12 /proc/cgroups leaves out the memory controller where the kernel has no code for its v1. A container's
+/// limit counts what connections take all the same.
+#[test]
+fn a_limit_counts_connections_where_no_table_names_its_controller() {
+    let (_dir, host) = host(&[
+        ("proc/cgroups", Some("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t90\t1\n")),
+        ("proc/sys/kernel/osrelease", Some("6.18.1\n")),
+        ("proc/self/cgroup", Some("0::/\n")),
+        ("proc/self/mountinfo", Some(V2)),
+        ("sys/fs/cgroup/memory.max", Some("1073741824\n")),
+        ("sys/fs/cgroup/memory.current", Some("20000000\n")),
+    ]);
+    let finding = wall("cgroup memory").judge(&host, &goal(Role::Both, 1_000_000, 100));
+    let (_, each) = finding.need.split_once(": ").unwrap();
+    let each: u64 = each.split(' ').next().unwrap().parse().unwrap();
+    assert!(each > 1_000, "{}", finding.need);
+    assert_eq!(finding.verdict, Verdict::Blocks, "{finding:?}");
+}
+
 /// The processor time of a cgroup that is used up is why latencies are long, and nothing else tells of it.
 #[test]
 fn pauses_for_a_processor_quota_are_a_wall_that_a_run_met() {
@@ -150,8 +172,7 @@ fn ports_that_are_all_reserved_are_not_to_be_had_from_a_wider_range() {
             ("proc/sys/net/ipv4/ip_local_port_range", Some(range)),
             ("proc/sys/net/ipv4/ip_local_reserved_ports", Some(reserved)),
         ]);
-        let wall = WALLS.iter().find(|known| known.name == "source ports").unwrap();
-        let finding = wall.judge(&host, &goal(Role::Client, 200, 2));
+        let finding = wall("source ports").judge(&host, &goal(Role::Client, 200, 2));
         assert_eq!((finding.verdict, finding.holds), (Verdict::Blocks, Some(0)));
         let fixes: Vec<String> = finding.fixes.iter().map(|fix| fix.command()).collect();
         let has = |words: &str| fixes.iter().any(|fix| fix.contains(words));
@@ -183,8 +204,7 @@ fn not_all_source_ports_are_reserved() {
         let settings = walls::settings(&host, &goal);
         let reserved = settings.iter().any(|setting| setting.name == "net.ipv4.ip_local_reserved_ports");
         assert_eq!(reserved, reserves, "{range} {first} {count}");
-        let wall = WALLS.iter().find(|known| known.name == "served ports").unwrap();
-        let finding = wall.judge(&host, &goal);
+        let finding = wall("served ports").judge(&host, &goal);
         let advised = finding.fixes.iter().any(|fix| fix.command().contains("serve fewer --ports"));
         assert_eq!(advised, finding.verdict == Verdict::Tight && !reserves, "{range} {first} {count}");
     }
