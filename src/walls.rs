@@ -22,7 +22,7 @@ use crate::host::Host;
 use crate::plan::{Goal, SLOTS_PER_RING};
 use crate::sys::Resource;
 
-pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, explain};
+pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, Waiting, explain};
 pub use machine::{CORES, out_of_reach};
 pub use sleep::SLEEP;
 
