@@ -47,6 +47,8 @@ pub enum Reading {
 /// A capability that c1m looks for, by its number in linux/capability.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
+    /// CAP_CHOWN: the process may set the owner of its sockets, by which a filter tells them apart.
+    Chown = 0,
     /// CAP_NET_ADMIN: the process may take over sockets' states (TCP_REPAIR).
     NetAdmin = 12,
     /// CAP_NET_RAW: the process may open raw sockets.
@@ -109,6 +111,12 @@ impl Host {
             return Err(Errno::EOPNOTSUPP);
         }
         *FOUND.get_or_init(|| Filter::probe().map_err(|error| Errno::of(&error)))
+    }
+
+    /// Whether this process has the capabilities with which its sockets can have a filter.
+    pub fn may_filter(&self) -> bool {
+        let missing = self.missing_for_hibernation();
+        self.may(Capability::Chown) && !missing.bpf && !missing.perfmon
     }
 
     /// A host whose files lie below `root`.

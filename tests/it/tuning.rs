@@ -259,3 +259,56 @@ fn the_kernel_command_line_is_the_one_that_tune_prints() {
         );
     }
 }
+
+/// System calls in the sets that the unit names (`systemd-analyze syscall-filter`, systemd 252), on x86-64. Of the first one
+/// those that c1m makes.
+const SETS: [(&str, &str); 3] = [
+    ("@system-service", "capget fchown membarrier prlimit64 sched_setaffinity setrlimit"),
+    (
+        "@privileged",
+        "_sysctl acct adjtimex bpf capset chown chroot clock_adjtime clock_settime delete_module fanotify_init \
+         fanotify_mark fchown fchownat finit_module init_module ioperm iopl kexec_file_load kexec_load lchown \
+         nfsservctl open_by_handle_at pivot_root quotactl quotactl_fd reboot setdomainname setfsuid setgroups \
+         sethostname setresuid setreuid settimeofday setuid swapoff swapon vhangup",
+    ),
+    (
+        "@resources",
+        "ioprio_set mbind migrate_pages move_pages nice sched_setaffinity sched_setattr sched_setparam \
+         sched_setscheduler set_mempolicy set_mempolicy_home_node setpriority setrlimit",
+    ),
+];
+
+/// Whether the lines `SystemCallFilter=` of a unit and its drop-ins allow a call: each line adds to what may be called, or
+/// with a tilde takes from it (systemd.exec(5)).
+fn is_allowed(call: &str, files: &[&str]) -> bool {
+    let in_set = |set: &str| {
+        let mut calls = SETS.iter().filter(|(name, _)| *name == set).flat_map(|(_, calls)| calls.split(' '));
+        calls.any(|known| known == call)
+    };
+    let names = |word: &str| word == call || in_set(word);
+    let lines = files.iter().flat_map(|file| file.lines()).filter_map(|line| line.strip_prefix("SystemCallFilter="));
+    lines.fold(false, |allowed, line| match line.strip_prefix('~') {
+        Some(taken) => allowed && !taken.split_whitespace().any(names),
+        None => allowed || line.split_whitespace().any(names),
+    })
+}
+
+#[test]
+fn a_unit_with_the_drop_in_for_sleep_may_call_what_sleep_and_filters_need() {
+    let read = |file| fs::read_to_string(tuning(file)).unwrap();
+    let (unit, drop_in) = (read("systemd/c1m-server.service"), read("systemd/hibernate.conf"));
+    for call in ["bpf", "fchown"] {
+        assert!(!is_allowed(call, &[&unit]), "the unit alone has no right that needs {call}");
+    }
+    for call in ["capget", "prlimit64", "sched_setaffinity", "setrlimit", "io_uring_setup", "io_uring_enter"] {
+        assert!(is_allowed(call, &[&unit]), "{call}");
+    }
+    for call in ["bpf", "fchown", "membarrier"] {
+        assert!(is_allowed(call, &[&unit, &drop_in]), "{call}");
+    }
+    // The guide shows the core of the drop-in.
+    let guide = words_of("docs/guide/hibernation.md");
+    for line in drop_in.lines().filter(|line| line.starts_with("SystemCallFilter=") || line.contains("Capabilit")) {
+        assert!(line.starts_with('#') || guide.contains(line), "{line}");
+    }
+}
