@@ -232,10 +232,18 @@ impl Host {
         if !self.in_initial_user_namespace() {
             return false;
         }
-        let number = capability as u32;
-        let status = self.read("proc/self/status").unwrap_or_default();
-        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> number & 1 == 1)
+        self.capabilities().is_some_and(|mask| mask >> capability as u32 & 1 == 1)
+    }
+
+    /// The effective capabilities of this process, a bit for each number. The kernel tells them where there is no /proc too,
+    /// unless a filter forbids the call.
+    fn capabilities(&self) -> Option<u64> {
+        let asked = (self.root == Path::new("/")).then(sys::capabilities).and_then(std::result::Result::ok);
+        asked.or_else(|| {
+            let status = self.read("proc/self/status")?;
+            let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        })
     }
 
     /// Whether the kernel charges this process's rings to its limit on locked memory. A kernel of unknown version is

@@ -370,3 +370,12 @@ fn a_container_without_sysctls_of_connection_tracking_gets_a_whole_page() {
 fn a_container_without_proc_gets_a_whole_page() {
     check_whole_page_without("/proc", 13);
 }
+
+#[test(Network, Mounts, Hibernation)]
+fn root_is_not_told_that_it_lacks_rights_where_there_is_no_proc() {
+    in_own_host(|| {
+        mount("none", "/proc", "tmpfs", 0, "");
+        let page = doctor("--connections 1000 --hibernate 30s");
+        assert_eq!(page.says(SLEEP.name, "verdict"), "ok", "{}", page.row(SLEEP.name));
+    });
+}
