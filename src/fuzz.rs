@@ -370,7 +370,7 @@ const FILES: [&str; 24] = [
     "sys/fs/cgroup/memory.max",
     "sys/fs/cgroup/memory.current",
     "sys/fs/cgroup/memory.stat",
-    "sys/fs/cgroup/memory.events",
+    "sys/fs/cgroup/memory.events.local",
 ];
 
 /// Any content of /proc and the cgroups' files: the doctor judges it wall by wall. Zero bytes separate the input

@@ -47,6 +47,8 @@ pub enum Reading {
 /// A capability that c1m looks for, by its number in linux/capability.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
+    /// CAP_CHOWN: the process may set the owner of its sockets, by which a filter tells them apart.
+    Chown = 0,
     /// CAP_NET_ADMIN: the process may take over sockets' states (TCP_REPAIR).
     NetAdmin = 12,
     /// CAP_NET_RAW: the process may open raw sockets.
@@ -109,6 +111,12 @@ impl Host {
             return Err(Errno::EOPNOTSUPP);
         }
         *FOUND.get_or_init(|| Filter::probe().map_err(|error| Errno::of(&error)))
+    }
+
+    /// Whether this process has the capabilities with which its sockets can have a filter.
+    pub fn may_filter(&self) -> bool {
+        let missing = self.missing_for_hibernation();
+        self.may(Capability::Chown) && !missing.bpf && !missing.perfmon
     }
 
     /// A host whose files lie below `root`.
@@ -224,10 +232,18 @@ impl Host {
         if !self.in_initial_user_namespace() {
             return false;
         }
-        let number = capability as u32;
-        let status = self.read("proc/self/status").unwrap_or_default();
-        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> number & 1 == 1)
+        self.capabilities().is_some_and(|mask| mask >> capability as u32 & 1 == 1)
+    }
+
+    /// The effective capabilities of this process, a bit for each number. The kernel tells them where there is no /proc too,
+    /// unless a filter forbids the call.
+    fn capabilities(&self) -> Option<u64> {
+        let asked = (self.root == Path::new("/")).then(sys::capabilities).and_then(std::result::Result::ok);
+        asked.or_else(|| {
+            let status = self.read("proc/self/status")?;
+            let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        })
     }
 
     /// Whether the kernel charges this process's rings to its limit on locked memory. A kernel of unknown version is

@@ -300,7 +300,7 @@ const V6_SLEEPER_BYTES: f64 = SLEEPER_BYTES + 32.0;
 const PLACE_BYTES: f64 = 8.0 / 0.7;
 
 /// Bytes of what a client knows of a connection, asleep or awake. An echo server's service knows nothing.
-const CLIENT_SLEEPER_STATE_BYTES: f64 = 12.0;
+pub const CLIENT_SLEEPER_STATE_BYTES: usize = 10;
 
 /// The memory that one end of a sleeping connection takes, in bytes: c1m's own and the table's. The kernel has no object
 /// for it. What is spoken takes more, as of a connection that is awake.
@@ -309,8 +309,8 @@ pub fn asleep(end: End, family: Family) -> f64 {
         Family::V4 => SLEEPER_BYTES,
         Family::V6 => V6_SLEEPER_BYTES,
     };
-    let state = if end == End::Client { CLIENT_SLEEPER_STATE_BYTES } else { 0.0 };
-    entry + PLACE_BYTES + state
+    let state = if end == End::Client { CLIENT_SLEEPER_STATE_BYTES } else { 0 };
+    entry + PLACE_BYTES + state as f64
 }
 
 /// Bytes that a server keeps of a connection on which it speaks HTTP or WebSocket: how far the conversation has come
@@ -555,10 +555,10 @@ mod tests {
         let process = Process { shards: 2, rings: 14, slots: 265_000, listeners: 100 };
         let load = Load { awake: Some(262_144), ..load(process) };
         let ten_million = load.of(&kernel, 10_000_000, By::Host);
-        assert_eq!(ten_million.per_connection.round(), 115.0);
+        assert_eq!(ten_million.per_connection.round(), 113.0);
         let awake = Load { awake: None, ..load }.of(&kernel, 262_144, By::Host);
         near(ten_million.awake, awake.per_connection * 262_144.0, 1e-9);
-        assert!(ten_million.total > ten_million.awake + 1.15e9 && ten_million.total < ten_million.awake + 1.28e9);
+        assert!(ten_million.total > ten_million.awake + 1.13e9 && ten_million.total < ten_million.awake + 1.26e9);
         // More connections than may be awake take no more sockets.
         assert_eq!(load.of(&kernel, 20_000_000, By::Host).hidden, ten_million.hidden);
         assert_eq!(asleep(End::Server, Family::V6) - asleep(End::Server, Family::V4), 32.0);

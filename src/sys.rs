@@ -503,6 +503,11 @@ pub fn open_without_waiting(path: &std::path::Path) -> io::Result<std::fs::File>
     std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
+/// The effective capabilities of the calling thread (capget(2)), a bit for each number.
+pub fn capabilities() -> io::Result<u64> {
+    Ok(rustix::thread::capabilities(None)?.effective.bits())
+}
+
 /// Keeps this process's memory out of core dumps, and from other processes of its user: for one that holds secrets. Root
 /// can read it all the same.
 pub fn hide_memory() -> std::io::Result<()> {

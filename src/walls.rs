@@ -22,7 +22,7 @@ use crate::host::Host;
 use crate::plan::{Goal, SLOTS_PER_RING};
 use crate::sys::Resource;
 
-pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, explain};
+pub use evidence::{Evidence, EvidenceRecorder, Explained, Gauges, Waiting, explain};
 pub use machine::{CORES, out_of_reach};
 pub use sleep::SLEEP;
 
@@ -167,12 +167,11 @@ impl Finding {
         Finding { have: have.into(), need: need.into(), verdict: Verdict::Ok, holds: None, fixes: Vec::new() }
     }
 
-    /// The finding of a wall that allows `holds` connections, where the goal wants `wanted`. With less than a tenth to
-    /// spare it is tight.
+    /// The finding of a wall that allows `holds` connections, where the goal wants `wanted`.
     fn counted(have: impl Into<String>, need: impl Into<String>, holds: u64, wanted: u64) -> Finding {
         let verdict = match wanted {
             wanted if wanted > holds => Verdict::Blocks,
-            wanted if wanted > holds - holds / 10 => Verdict::Tight,
+            wanted if with_room(wanted) > holds => Verdict::Tight,
             _ => Verdict::Ok,
         };
         Finding { verdict, holds: Some(holds), ..Finding::fine(have, need) }
@@ -251,6 +250,12 @@ impl Setting {
         let text = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join("\t");
         (then != now).then(|| Setting { name, now: text(&now), then: text(&then), reason: reason.into() })
     }
+}
+
+/// Connections that a wall must allow so that it is not tight for a goal of `wanted`: a tenth of them is to spare. More than
+/// `u32::MAX` there can never be.
+fn with_room(wanted: u64) -> u64 {
+    wanted.saturating_add(wanted.div_ceil(9)).min(u32::MAX.into())
 }
 
 /// All settings that the goal needs raised, each once.

@@ -160,6 +160,8 @@ pub enum FilterReason {
     Network,
     /// This process may not load one: it lacks CAP_BPF, CAP_PERFMON or CAP_CHOWN.
     Privilege,
+    /// A seccomp filter, or a security module, forbids what is needed although the capabilities are there.
+    Forbidden,
 }
 
 /// What the shards belong to.
@@ -373,6 +375,9 @@ impl FilterReason {
             FilterReason::Privilege => {
                 "connections cannot wait behind a filter without CAP_BPF, CAP_PERFMON and CAP_CHOWN"
             }
+            FilterReason::Forbidden => {
+                "the capabilities are there, and a seccomp filter or a security module forbids it"
+            }
         }
     }
 
@@ -381,6 +386,9 @@ impl FilterReason {
             FilterReason::NoDescriptor => "raise the limit (ulimit -Hn)",
             FilterReason::Network => "set it to 0, or leave that namespace",
             FilterReason::Privilege => "run it as root",
+            FilterReason::Forbidden => {
+                "allow bpf and fchown in the seccomp profile (SystemCallFilter=, --security-opt seccomp=FILE)"
+            }
         }
     }
 }

@@ -90,18 +90,21 @@ impl Host {
         let meminfo = self.read("proc/meminfo")?;
         let field = |name: &str| kilobytes(&meminfo, name);
         let free = field("MemFree:")?;
-        let (low, reserve) = self.watermarks();
+        let total = field("MemTotal:")?;
+        let (low, reserve) = self.watermarks(total);
         let cache = field("Active(file):").unwrap_or(0).saturating_add(field("Inactive(file):").unwrap_or(0));
         let usable = free.saturating_sub(reserve).saturating_add(cache - (cache / 2).min(low));
-        let total = field("MemTotal:")?;
         let available = field("MemAvailable:").unwrap_or(usable);
         Some(Memory { total, free, available, usable, slab: field("Slab:").unwrap_or(0) })
     }
 
-    /// The low watermarks of all zones, and what the kernel keeps back in them, in bytes.
-    fn watermarks(&self) -> (u64, u64) {
-        match self.read("proc/zoneinfo") {
-            Some(text) => zone_reserves(&text),
+    /// The low watermarks of all zones, and what the kernel keeps back in them, in bytes; zeros where the zones are not
+    /// those of the `total` memory. lxcfs shows a container's memory in /proc/meminfo, and leaves the machine's
+    /// /proc/zoneinfo as it is: what a large machine keeps back may be more than all that the container has.
+    fn watermarks(&self, total: u64) -> (u64, u64) {
+        match self.read("proc/zoneinfo").map(|text| Zones::read(&text)) {
+            Some(zones) if zones.managed > total.saturating_add(total / 2) => (0, 0),
+            Some(zones) => (zones.low, zones.reserve),
             // The low and high watermarks are 5/4 and 6/4 of the minimum.
             None => {
                 let min = self.sysctl("vm.min_free_kbytes").unwrap_or(0).saturating_mul(1024);
@@ -117,15 +120,15 @@ impl Host {
         folders.filter_map(|(hierarchy, folder)| self.memory_cgroup(&folder, hierarchy)).collect()
     }
 
-    /// How often the cgroups of this process met their memory limits (memory.failcnt of v1, `max` and `oom` of v2's
-    /// memory.events). The topmost group that can be seen is included.
+    /// How often the cgroups of this process met their memory limits (memory.failcnt of v1, `max` of v2's
+    /// memory.events.local). The topmost group that can be seen is included. The file memory.events would count the hits
+    /// of all groups below a group as its own, those of neighbours too.
     pub(super) fn memory_cgroup_hits(&self) -> u64 {
         let hits = |(hierarchy, folder): (Hierarchy, PathBuf)| match hierarchy {
             Hierarchy::V1 => self.read_at(&folder.join("memory.failcnt"))?.trim().parse::<u64>().ok(),
             Hierarchy::V2 => {
-                let events = self.read_at(&folder.join("memory.events"))?;
-                let value = |line: &str| line.strip_prefix("max ").or(line.strip_prefix("oom "))?.parse::<u64>().ok();
-                Some(events.lines().filter_map(value).fold(0, u64::saturating_add))
+                let events = self.read_at(&folder.join("memory.events.local"))?;
+                events.lines().find_map(|line| line.strip_prefix("max "))?.trim().parse::<u64>().ok()
             }
         };
         self.cgroup_folders("memory").into_iter().filter_map(hits).fold(0, u64::saturating_add)
@@ -163,14 +166,34 @@ impl Host {
             let absent = listed && !self.exists(&format!("sys/kernel/slab/{name}"));
             (found.is_some() || absent).then(|| (name.to_owned(), found))
         };
-        let cgroups = self.read("proc/cgroups").unwrap_or_default();
         let off = self.read("proc/cmdline").is_some_and(|line| line.contains("nokmem"));
         Kernel {
             version: self.kernel_version(),
             caches: cache_names().filter_map(packing).collect(),
-            accounting: !off && cgroups.lines().any(memory_groups_exist),
+            accounting: !off && self.has_memory_groups(),
             apparmor: self.read("sys/module/apparmor/parameters/enabled").is_some_and(|text| text.starts_with('Y')),
         }
+    }
+
+    /// Whether there are memory cgroups beside the root: from the first one on the kernel counts (`memcg_online_kmem`).
+    fn has_memory_groups(&self) -> bool {
+        let controllers = self.read("proc/cgroups").unwrap_or_default();
+        match controllers.lines().find(|line| line.split_whitespace().next() == Some("memory")) {
+            Some(row) => memory_groups_exist(row),
+            // A kernel without the controller's code for v1 has no such line (`proc_cgroupstats_show`, Linux 6.12).
+            None => self.has_memory_groups_of_v2(),
+        }
+    }
+
+    /// Whether hierarchy v2 has memory groups beside the root, as far as this process sees its own group and those above:
+    /// one of them is such a group, which the root is not, or hands the controller down to the groups below.
+    fn has_memory_groups_of_v2(&self) -> bool {
+        let is_v2 = |(hierarchy, _): &(Hierarchy, PathBuf)| *hierarchy == Hierarchy::V2;
+        self.cgroup_folders("memory").into_iter().filter(is_v2).any(|(_, folder)| {
+            let handed_down = self.read_at(&folder.join("cgroup.subtree_control")).unwrap_or_default();
+            self.read_at(&folder.join("memory.current")).is_some()
+                || handed_down.split_whitespace().any(|controller| controller == "memory")
+        })
     }
 
     fn exists(&self, path: &str) -> bool {
@@ -192,36 +215,49 @@ impl Host {
     }
 }
 
-/// Low watermarks and reserves of /proc/zoneinfo, summed over zones, in bytes.
-fn zone_reserves(text: &str) -> (u64, u64) {
-    let (mut low_sum, mut reserve_sum) = (0u64, 0u64);
-    let (mut low, mut high, mut managed) = (0u64, 0u64, 0u64);
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let (name, mut value) = (words.next(), || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0));
-        match name {
-            Some("low") => low = value(),
-            Some("high") => high = value(),
-            Some("managed") => managed = value(),
-            // The last line of a zone that counts here.
-            Some("protection:") => {
-                let digits = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
-                let reserve = digits.max().unwrap_or(0).saturating_add(high).min(managed);
-                reserve_sum = reserve_sum.saturating_add(reserve);
-                // A zone without pages has watermarks that hold nothing back.
-                low_sum = low_sum.saturating_add(low.min(managed));
-            }
-            _ => {}
-        }
-    }
-    (low_sum.saturating_mul(PAGE_BYTES), reserve_sum.saturating_mul(PAGE_BYTES))
+/// What /proc/zoneinfo tells, summed over zones, in bytes.
+struct Zones {
+    /// Memory that the kernel manages.
+    managed: u64,
+    /// The low watermarks.
+    low: u64,
+    /// What the kernel keeps back.
+    reserve: u64,
 }
 
-/// A line of /proc/cgroups that says the memory controller is on and has groups beside the root:
-/// from the first one on the kernel counts (`memcg_online_kmem`).
+impl Zones {
+    fn read(text: &str) -> Zones {
+        let mut zones = Zones { managed: 0, low: 0, reserve: 0 };
+        let add = |sum: &mut u64, pages: u64| *sum = sum.saturating_add(pages.saturating_mul(PAGE_BYTES));
+        let (mut low, mut high, mut managed) = (0u64, 0u64, 0u64);
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let name = words.next();
+            let mut value = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+            match name {
+                Some("low") => low = value(),
+                Some("high") => high = value(),
+                Some("managed") => managed = value(),
+                // The last line of a zone that counts here.
+                Some("protection:") => {
+                    let digits = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
+                    let reserve = digits.max().unwrap_or(0).saturating_add(high);
+                    // A zone without pages has watermarks that hold nothing back.
+                    add(&mut zones.low, low.min(managed));
+                    add(&mut zones.reserve, reserve.min(managed));
+                    add(&mut zones.managed, managed);
+                }
+                _ => {}
+            }
+        }
+        zones
+    }
+}
+
+/// Whether the line of the memory controller in /proc/cgroups says that it is on and has groups beside the root.
 fn memory_groups_exist(line: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
-    matches!(words[..], ["memory", _, groups, "1"] if groups.parse::<u64>().is_ok_and(|groups| groups > 1))
+    matches!(words[..], [_, _, groups, "1"] if groups.parse::<u64>().is_ok_and(|groups| groups > 1))
 }
 
 /// A row of /proc/slabinfo (version 2.1), if it is of that cache.
@@ -253,6 +289,55 @@ mod tests {
         // Reserved are all pages of the DMA zone and 150 of Normal, and of the file cache the low watermark.
         let expected = (300_000 << 10) - (3840 + 150) * PAGE_BYTES + (10_000 << 10) - (23 + 125) * PAGE_BYTES;
         assert_eq!((memory.usable, memory.available), (expected, 390_000 << 10));
+    }
+
+    /// lxcfs replaces /proc/meminfo by the container's, and no other file: here a machine of 256 GiB keeps 1.2 GiB back.
+    #[test]
+    fn a_container_of_a_large_machine_keeps_none_of_its_watermarks() {
+        let zones = "Node 0, zone Normal\n        min 150000\n        low 225000\n        high 300000\n        managed 66000000\n        protection: (0, 0, 0)\n";
+        let usable = |total: &str| {
+            let meminfo = format!("MemTotal: {total} kB\nMemFree: 1000000 kB\nActive(file): 20000 kB\n");
+            let (_dir, host) = host(&[("proc/meminfo", &meminfo), ("proc/zoneinfo", zones)]);
+            host.memory().unwrap().usable
+        };
+        assert_eq!(usable("1048576"), 1_020_000 << 10);
+        assert_eq!(usable("264000000"), 10_000 << 10, "the machine itself is short of memory");
+    }
+
+    /// A v2 group's memory.events has the hits of all groups below it too.
+    #[test]
+    fn a_hit_counts_once_and_only_if_it_is_of_our_own_groups() {
+        let (_dir, host) = host(&[
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("proc/self/mountinfo", "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"),
+            ("sys/fs/cgroup/a/memory.events", "low 0\nhigh 0\nmax 1007\noom 900\n"),
+            ("sys/fs/cgroup/a/memory.events.local", "low 0\nhigh 0\nmax 2\noom 0\n"),
+            ("sys/fs/cgroup/a/b/memory.events", "low 0\nhigh 0\nmax 5\noom 3\n"),
+            ("sys/fs/cgroup/a/b/memory.events.local", "low 0\nhigh 0\nmax 5\noom 3\n"),
+            ("sys/fs/cgroup/a/neighbour/memory.events.local", "low 0\nhigh 0\nmax 1000\noom 897\n"),
+        ]);
+        assert_eq!(host.net_counters()["cgroup_memory_hits"], 7);
+    }
+
+    /// Whether the kernel counts what a group's processes take, by what the host shows of groups.
+    #[test]
+    fn memory_is_counted_from_the_first_group_on() {
+        const MOUNT: (&str, &str) = ("proc/self/mountinfo", "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        const NEW: (&str, &str) = ("proc/cgroups", "#subsys_name hierarchy num_cgroups enabled\ncpu\t0\t90\t1\n");
+        let row = |row| [MOUNT, ("proc/self/cgroup", "0::/a\n"), ("proc/cgroups", row), ("sys/none", "")];
+        let new = |group, file, text| [MOUNT, NEW, ("proc/self/cgroup", group), (file, text)];
+        for (files, counts) in [
+            (row("memory\t0\t3\t1\n"), true),
+            (row("memory\t0\t1\t1\n"), false),
+            (row("memory\t0\t3\t0\n"), false),
+            (new("0::/a\n", "sys/fs/cgroup/a/memory.current", "70000\n"), true),
+            (new("0::/\n", "sys/fs/cgroup/cgroup.subtree_control", "cpuset cpu memory pids\n"), true),
+            (new("0::/\n", "sys/fs/cgroup/cgroup.subtree_control", "cpu pids\n"), false),
+            (new("0::/a\n", "sys/fs/cgroup/a/pids.current", "7\n"), false),
+        ] {
+            let (_dir, host) = host(&files);
+            assert_eq!(host.memory_kernel().accounting, counts, "{files:?}");
+        }
     }
 
     #[test]

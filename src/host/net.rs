@@ -40,10 +40,10 @@ const MOST_SOURCES: u64 = 1_000;
 /// The columns of /proc/net/stat/nf_conntrack that count packets dropped because the table was full.
 const CONNTRACK_COUNTERS: [&str; 3] = ["drop", "early_drop", "insert_failed"];
 
-/// The line `TCP:` of /proc/net/sockstat.
+/// TCP's sockets, as /proc/net/sockstat and sockstat6 count them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sockets {
-    /// Sockets of this network namespace.
+    /// Sockets of this network namespace, but for those in TIME_WAIT.
     pub in_use: u64,
     /// Sockets that their process closed and that are not finished, on the whole host.
     pub orphans: u64,
@@ -263,19 +263,17 @@ impl Host {
         counters
     }
 
-    /// TCP's sockets (/proc/net/sockstat).
+    /// TCP's sockets. The line of IPv4 has all but the IPv6 sockets in use, which are in a file of their own.
     pub fn sockets(&self) -> Option<Sockets> {
         let text = self.read("proc/net/sockstat")?;
-        let words: Vec<&str> = text.lines().find_map(|line| line.strip_prefix("TCP:"))?.split_whitespace().collect();
-        let value = |name: &str| {
-            let at = words.iter().position(|word| *word == name)?;
-            words.get(at + 1)?.parse().ok()
-        };
+        let of = |name| sockstat(&text, "TCP:", name);
+        // A kernel without IPv6 has no such file.
+        let of_ipv6 = self.read("proc/net/sockstat6").and_then(|text| sockstat(&text, "TCP6:", "inuse")).unwrap_or(0);
         Some(Sockets {
-            in_use: value("inuse")?,
-            orphans: value("orphan")?,
-            time_wait: value("tw")?,
-            pages: value("mem")?,
+            in_use: of("inuse")?.saturating_add(of_ipv6),
+            orphans: of("orphan")?,
+            time_wait: of("tw")?,
+            pages: of("mem")?,
         })
     }
 
@@ -377,6 +375,13 @@ impl Host {
 pub fn moved(before: &NetCounters, after: &NetCounters) -> NetCounters {
     let delta = |(name, now): (&String, &u64)| Some((name.clone(), now.saturating_sub(*before.get(name)?)));
     after.iter().filter_map(delta).collect()
+}
+
+/// A number of a line of /proc/net/sockstat, which has a name before each.
+fn sockstat(text: &str, line: &str, name: &str) -> Option<u64> {
+    let mut words = text.lines().find_map(|found| found.strip_prefix(line))?.split_whitespace();
+    words.find(|word| *word == name)?;
+    words.next()?.parse().ok()
 }
 
 fn parse_range(text: &str) -> Option<RangeInclusive<u64>> {
@@ -494,9 +499,15 @@ mod tests {
 
     #[test]
     fn sockets_are_read_by_name() {
-        let (_dir, host) =
-            host(&[("proc/net/sockstat", "sockets: used 9\nTCP: inuse 5 orphan 1 tw 7 alloc 6 mem 3\nUDP: inuse 0\n")]);
-        assert_eq!(host.sockets(), Some(Sockets { in_use: 5, orphans: 1, time_wait: 7, pages: 3 }));
+        let ipv4 = ("proc/net/sockstat", "sockets: used 9\nTCP: inuse 5 orphan 1 tw 7 alloc 6 mem 3\nUDP: inuse 0\n");
+        let ipv6 = ("proc/net/sockstat6", "TCP6: inuse 40\nUDP6: inuse 2\n");
+        let in_use = |files: &[(&str, &str)]| {
+            let (_dir, host) = host(files);
+            let sockets = host.sockets().unwrap();
+            assert_eq!((sockets.orphans, sockets.time_wait, sockets.pages), (1, 7, 3));
+            sockets.in_use
+        };
+        assert_eq!((in_use(&[ipv4]), in_use(&[ipv4, ipv6])), (5, 45));
     }
 
     proptest! {

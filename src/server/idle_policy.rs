@@ -40,7 +40,7 @@ impl IdleChoice {
             return Ok(None);
         }
         let slots = u32::try_from(plan.slots()).map_err(|_| Error::bug(format!("{} slots", plan.slots())))?;
-        Filter::new(slots, catcher).map(Some).map_err(|error| refused(Errno::of(&error)))
+        Filter::new(slots, catcher).map(Some).map_err(|error| refused(&Host::here(), Errno::of(&error)))
     }
 }
 
@@ -59,15 +59,16 @@ impl IdlePolicy {
             Err(refusal) if self == IdlePolicy::Auto => {
                 Ok(IdleChoice { park: IdleBackend::Poll, refusal: Some(refusal) })
             }
-            Err(refusal) => Err(refused(refusal)),
+            Err(refusal) => Err(refused(host, refusal)),
         }
     }
 }
 
-fn refused(errno: Errno) -> Error {
+fn refused(host: &Host, errno: Errno) -> Error {
     let reason = match errno {
         Errno::EMFILE => FilterReason::NoDescriptor,
         Errno::EOPNOTSUPP => FilterReason::Network,
+        Errno::EPERM | Errno::EACCES | Errno::ENOSYS if host.may_filter() => FilterReason::Forbidden,
         _ => FilterReason::Privilege,
     };
     HostError::new("socket filter", "", errno, reason).into()

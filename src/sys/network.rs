@@ -13,6 +13,8 @@ pub struct OwnNetwork {
     pub buckets: u64,
     /// First and last of the ports that no outgoing connection may take.
     pub reserved: (u16, u16),
+    /// A process that may not have one gets a user namespace around it, in which it then has no privilege.
+    pub may_drop_privilege: bool,
 }
 
 impl OwnNetwork {
@@ -29,14 +31,13 @@ impl OwnNetwork {
         child.status().map(drop)
     }
 
-    /// Moves this thread, and those that it starts later, into a new network namespace with loopback up. An
-    /// ordinary user also gets a user namespace around it, in which this process then has no privilege.
+    /// Moves this thread, and those that it starts later, into a new network namespace with loopback up.
     ///
     /// Call it while the process has one thread. After an error the process may be in a half-made namespace, so
     /// call `try_out` first.
     pub fn enter(self) -> io::Result<()> {
         let in_users_namespace = match unshare(libc::CLONE_NEWNET) {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && self.may_drop_privilege => {
                 enter_user_namespace()?;
                 true
             }

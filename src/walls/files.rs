@@ -1,6 +1,6 @@
 //! Walls of files and rings: descriptors, open files, io_uring, locked memory.
 
-use super::{Finding, Setting, Wall};
+use super::{Finding, Setting, Wall, with_room};
 use crate::error::{Diagnostic, Errno, Error};
 use crate::failure::Cause;
 use crate::format::{bytes, count};
@@ -85,20 +85,19 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
         needs.all_rings(),
         count(plain)
     );
-    let suffices = |limit: u64| goal.needs(goal.connections, limit).fit(limit.saturating_sub(open));
+    let roomy = with_room(goal.connections);
+    let suffices = |limit: u64| goal.needs(roomy, limit).fit(limit.saturating_sub(open));
     let wanted = largest(1 << 20, |more| !suffices(more)) + 1;
     Finding::counted(have, need, holds, goal.connections).advise(
         host.may(Capability::SysResource),
-        format!(
-            "ulimit -Hn {} (LimitNOFILE= in a unit, --ulimit in a container)",
-            wanted.max(limit.hard.saturating_add(1))
-        ),
+        format!("ulimit -Hn {wanted} (LimitNOFILE= in a unit, --ulimit in a container)"),
     )
 }
 
 fn open_files(host: &Host, goal: &Goal) -> Finding {
     let ends = goal.role.ends();
-    let wanted = goal.sockets(goal.connections) * ends;
+    let sockets = goal.sockets(goal.connections);
+    let wanted = sockets * ends;
     let (Some(open), Some(most)) = (host.sysctl("fs.file-nr"), host.sysctl("fs.file-max")) else {
         return Finding::unknown("fs.file-nr, fs.file-max", format!("{} more", count(wanted)));
     };
@@ -113,7 +112,7 @@ fn open_files(host: &Host, goal: &Goal) -> Finding {
     } else {
         Finding::counted(have, need, left, goal.connections)
     };
-    let roomy = open.saturating_add(wanted + wanted / AT_LEAST_FREE);
+    let roomy = open.saturating_add((sockets + sockets.div_ceil(AT_LEAST_FREE)) * ends);
     finding.set(Setting::raise(
         host,
         "fs.file-max",
@@ -122,7 +121,7 @@ fn open_files(host: &Host, goal: &Goal) -> Finding {
     ))
 }
 
-/// One file in this many is left to the rest of the host.
+/// For so many connections one more fits, to leave files to the rest of the host.
 const AT_LEAST_FREE: u64 = 4;
 
 fn io_uring(host: &Host, _goal: &Goal) -> Finding {
@@ -173,6 +172,7 @@ fn locked_memory(host: &Host, goal: &Goal) -> Finding {
         bytes(EXECUTOR_LOCKED_BYTES)
     );
     let text = format!("{}{}", bytes(need), if charged { parts.as_str() } else { "" });
+    let roomy = locked(with_room(goal.connections)).div_ceil(1024);
     Finding::counted(have, text, holds, goal.connections)
-        .advise(host.may(Capability::SysResource), format!("ulimit -Hl {} (LimitMEMLOCK=)", need.div_ceil(1024)))
+        .advise(host.may(Capability::SysResource), format!("ulimit -Hl {roomy} (LimitMEMLOCK=)"))
 }

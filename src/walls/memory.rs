@@ -1,6 +1,6 @@
 //! Walls of memory: what sockets take of the host's memory, and what a cgroup counts of that.
 
-use super::{Finding, Wall};
+use super::{Finding, Verdict, Wall};
 use crate::constants::DEFAULT_CONCURRENCY;
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
@@ -35,7 +35,7 @@ pub const MEMORY: Wall = Wall {
 pub const CGROUP_MEMORY: Wall = Wall {
     name: "cgroup memory",
     symptom: "the process is killed, or sockets fail with ENOMEM, while the host has memory left (containers, systemd's MemoryMax=)",
-    evidence: "cgroup v2: memory.max, memory.events; v1: memory.limit_in_bytes, memory.failcnt; the whole path up to the root counts",
+    evidence: "cgroup v2: memory.max, memory.events.local; v1: memory.limit_in_bytes, memory.failcnt; the whole path up to the root counts",
     cure: "raise the limit (MemoryMax=, --memory of a container)",
     judge: cgroup_memory,
     blame: |evidence| {
@@ -152,7 +152,9 @@ fn memory(host: &Host, goal: &Goal) -> Finding {
     let left = host.memory_left().into_iter().find(|limit| limit.by == By::Host);
     let Some(limit) = left else { return Finding::unknown("/proc/meminfo", "") };
     let finding = Appetite::of(host, goal).finding(&limit, "");
-    let most = count(finding.holds.unwrap_or(0));
+    let holds = finding.holds.unwrap_or(0);
+    // A tight goal fits already, and one of all that fits would be tight too.
+    let most = count(if finding.verdict == Verdict::Tight { holds - holds.div_ceil(10) } else { holds });
     finding.advise(false, format!("add memory, ask for at most {most}, or boot with tuning/cmdline.md's parameters"))
 }
 

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::evidence::Evidence;
-use super::{Finding, Setting, Wall, not_here};
+use super::{Finding, Setting, Wall, not_here, with_room};
 use crate::error::{Diagnostic, Errno};
 use crate::failure::Cause;
 use crate::format::count;
@@ -43,11 +43,6 @@ pub const TIME_WAIT: Wall = Wall {
 /// The lowest port an ordinary user may bind; no source port lies below it.
 const FIRST_SOURCE_PORT: u64 = 1_024;
 
-/// The part of a route's ports that a goal may take without being tight: 19 of 20. The rest is for other processes.
-fn few_left(ports: u64) -> u64 {
-    ports - ports.div_ceil(20)
-}
-
 /// Source ports that served ones must leave when they are reserved: other programs of the host connect too. Or half of them,
 /// where there are fewer than twice as many.
 const FOR_OTHERS: u64 = 1_024;
@@ -74,7 +69,7 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
         return Finding::unknown("net.ipv4.ip_local_port_range", "");
     };
     let routes = goal.routes.tuples();
-    let room = routes.saturating_mul(usable.count());
+    let room = tuples(&usable, goal);
     let without = if usable.count() < ports.count() { ", none that is served" } else { "" };
     let have = format!(
         "{} ({}{without}) x {} routes = {}",
@@ -92,9 +87,9 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
         goal.routes.ports.count()
     );
     // The client chooses each port itself, so it can use all of them; but other processes may have some.
-    let finding = Finding::counted(have, need, room, goal.connections).tight_if(each > few_left(usable.count()));
+    let finding = Finding::counted(have, need, room, goal.connections);
     let tuned = tuned(&ports, &usable, goal);
-    let all = routes.saturating_mul(tuned.count());
+    let all = tuples(&tuned, goal);
     let wider = tuned.range;
     let finding = finding.set((wider != ports.range).then(|| Setting {
         name: "net.ipv4.ip_local_port_range",
@@ -112,8 +107,9 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
     if all == 0 {
         return finding.advise(host.may_write_sysctl("net.ipv4.ip_local_reserved_ports"), UNRESERVE);
     }
-    if all < goal.connections {
-        let sources = goal.connections.div_ceil((all / goal.routes.sources.len().max(1) as u64).max(1));
+    let wanted = with_room(goal.connections);
+    if all < wanted {
+        let sources = wanted.div_ceil((all / goal.routes.sources.len().max(1) as u64).max(1));
         return finding.advise(true, format!("connect from {sources} addresses (--source-ip), or to more --ports"));
     }
     finding
@@ -124,8 +120,14 @@ fn source_ports(host: &Host, goal: &Goal) -> Finding {
 fn tuned(ports: &SourcePorts, usable: &SourcePorts, goal: &Goal) -> SourcePorts {
     let each = goal.connections.div_ceil(goal.routes.tuples());
     let kept = if goal.role.serves() { ports.reserving(served(goal)) } else { usable.clone() };
-    let range = if each > few_left(kept.count()) { widened(&kept, 2 * each) } else { ports.range.clone() };
+    let suffices = with_room(goal.connections) <= tuples(&kept, goal);
+    let range = if suffices { ports.range.clone() } else { widened(&kept, 2 * each) };
     SourcePorts { range, ..kept }
+}
+
+/// Connections for which there are source ports on the goal's routes.
+fn tuples(ports: &SourcePorts, goal: &Goal) -> u64 {
+    goal.routes.tuples().saturating_mul(ports.count())
 }
 
 /// A range with room for `wanted` ports, as far as there are that many ports; never smaller than `ports`, and the same where
@@ -190,8 +192,7 @@ fn time_wait(host: &Host, goal: &Goal) -> Finding {
     else {
         return Finding::unknown("/proc/net/sockstat", "");
     };
-    let tuples = |ports: &SourcePorts| goal.routes.tuples().saturating_mul(ports.count());
-    let (room, tuned_room) = (tuples(&usable), tuples(&tuned(&ports, &usable, goal)));
+    let (room, tuned_room) = (tuples(&usable, goal), tuples(&tuned(&ports, &usable, goal), goal));
     // A range that is too small for the goal is widened, and what is in TIME_WAIT takes of the wider one.
     let is_crowded = |room: u64| room >= goal.connections && room - goal.connections < sockets.time_wait;
     let crowded = is_crowded(room) || is_crowded(tuned_room);

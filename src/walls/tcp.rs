@@ -167,7 +167,7 @@ fn conntrack(host: &Host, goal: &Goal) -> Finding {
         count(table.established)
     );
     let wanted = table.count.saturating_add(goal.connections);
-    let roomy = wanted.saturating_add(wanted / 8);
+    let roomy = wanted.saturating_add(wanted.div_ceil(8));
     let forgetful = table.established < SILENT_SECONDS;
     Finding::counted(have, need, table.max.saturating_sub(table.count), goal.connections)
         .tight_if(forgetful)

@@ -212,6 +212,31 @@ fn an_ordinary_user_gets_a_network_of_its_own_where_the_kernel_allows_it() {
     }
 }
 
+/// Without CAP_SYS_ADMIN a network namespace comes with a user namespace, in which no connection may sleep. So the demo
+/// stays where it is, however small that network's table is.
+#[test(Network, Hibernation)]
+fn a_demo_whose_connections_sleep_stays_in_a_network_where_they_may() {
+    in_own_network(|| {
+        std::fs::write("/proc/sys/net/ipv4/tcp_child_ehash_entries", "512").unwrap();
+        in_own_network(|| {
+            let words = "--connections 2000 --hibernate 100ms --hold 1s --network";
+            let run = |network, more: &str| {
+                let words = format!("demo {words} {network} {} {more}", at(free_ports(4), 4));
+                run_as(c1m_without_sys_admin(), &words)
+            };
+            run("own", "").fails_with(3, &["a network namespace", "CAP_SYS_ADMIN", "--network host"]);
+            let dir = tempfile::tempdir().unwrap();
+            let json = dir.path().join("json");
+            let finished = run("auto", &format!("--json {}", json.display()));
+            assert_eq!((finished.code(), finished.errors().as_str()), (0, ""), "{}", finished.out);
+            assert!(finished.out.contains("one of the demo's own is not allowed"), "{}", finished.out);
+            let document: Value = document(json);
+            assert_eq!(number(&document["client"], "live"), 2_000, "{document}");
+            assert_eq!(number(&document["server"], "peak_live"), 2_000, "{document}");
+        });
+    });
+}
+
 /// A signal may come while the server still starts. The demo ends in order, and leaves no key behind.
 #[test]
 fn a_signal_while_the_server_starts_ends_a_demo_in_order() {

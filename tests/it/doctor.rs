@@ -204,6 +204,38 @@ fn a_setting_that_is_too_small_is_tight_until_its_fix_is_applied() {
     });
 }
 
+/// Connections that a limit holds to the last one are tight; they are not once the limit is raised as the fix says.
+fn check_tight_until_raised(wall: &str, limit: u64, unit: &str, page: impl Fn(u64, u64) -> Page) {
+    let holds = page(limit, 1).holds(wall);
+    let tight = page(limit, holds);
+    assert_eq!(tight.says(wall, "verdict"), "tight", "{}", tight.row(wall));
+    let [(fix, _)] = tight.fixes(wall)[..] else { panic!("not one fix: {}", tight.row(wall)) };
+    let raised = fix.strip_prefix(unit).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let roomy = page(raised.unwrap_or_else(|| panic!("{fix}")), holds);
+    assert_eq!((roomy.says(wall, "verdict"), roomy.fixes(wall)), ("ok", vec![]), "{fix}: {}", roomy.row(wall));
+}
+
+#[test]
+fn descriptors_that_are_tight_are_roomy_after_the_fix() {
+    check_tight_until_raised("descriptors", 120, "ulimit -Hn ", |limit, connections| {
+        let goal = format!("--role client --cores 1 --connections {connections}");
+        doctor_as(c1m_after(&format!("ulimit -n {limit}")), &goal)
+    });
+}
+
+#[test(Users)]
+fn locked_memory_that_is_tight_is_roomy_after_the_fix() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = |kib: u64, connections: u64| {
+        let limits = [(libc::RLIMIT_MEMLOCK, kib << 10), (libc::RLIMIT_NOFILE, 200)];
+        doctor_as(c1m_limited(&dir, &limits), &format!("--role client --cores 1 --connections {connections}"))
+    };
+    // Kernels before 6.14 charge nothing for rings.
+    if !page(1_024, 1).says("locked memory", "have").contains("charges nothing") {
+        check_tight_until_raised("locked memory", 1_024, "ulimit -Hl ", page);
+    }
+}
+
 /// A module that is merely loaded drops nothing. One rule that looks at a connection's state makes the module track
 /// all connections.
 #[test(Network, Tracking)]
@@ -337,4 +369,13 @@ fn a_container_without_sysctls_of_connection_tracking_gets_a_whole_page() {
 #[test(Network, Mounts)]
 fn a_container_without_proc_gets_a_whole_page() {
     check_whole_page_without("/proc", 13);
+}
+
+#[test(Network, Mounts, Hibernation)]
+fn root_is_not_told_that_it_lacks_rights_where_there_is_no_proc() {
+    in_own_host(|| {
+        mount("none", "/proc", "tmpfs", 0, "");
+        let page = doctor("--connections 1000 --hibernate 30s");
+        assert_eq!(page.says(SLEEP.name, "verdict"), "ok", "{}", page.row(SLEEP.name));
+    });
 }

@@ -12,7 +12,7 @@ use c1m::internal::failure::{Cause, Causes};
 use c1m::internal::host::{Host, SourcePorts};
 use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes};
 use c1m::internal::render::doctor::text;
-use c1m::internal::walls::{self, EvidenceRecorder, Setting, Verdict, WALLS};
+use c1m::internal::walls::{self, EvidenceRecorder, Fix, Setting, Verdict, WALLS, Wall};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -42,10 +42,13 @@ fn host(files: &[(&str, Option<&str>)]) -> (TempDir, Host) {
     (dir, host)
 }
 
+fn wall(name: &str) -> &'static Wall {
+    WALLS.iter().find(|known| known.name == name).unwrap()
+}
+
 /// The verdict and the text of a wall.
-fn judged(host: &Host, wall: &str) -> (Verdict, String) {
-    let wall = WALLS.iter().find(|known| known.name == wall).unwrap();
-    let finding = wall.judge(host, &goal(Role::Both, 1_000, 100));
+fn judged(host: &Host, name: &str) -> (Verdict, String) {
+    let finding = wall(name).judge(host, &goal(Role::Both, 1_000, 100));
     (finding.verdict, finding.have)
 }
 
@@ -107,6 +110,25 @@ fn control_groups_of_either_kind_limit_memory_and_cores() {
     }
 }
 
+/// Since Linux 6.12 /proc/cgroups leaves out the memory controller where the kernel has no code for its v1. A container's
+/// limit counts what connections take all the same.
+#[test]
+fn a_limit_counts_connections_where_no_table_names_its_controller() {
+    let (_dir, host) = host(&[
+        ("proc/cgroups", Some("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t90\t1\n")),
+        ("proc/sys/kernel/osrelease", Some("6.18.1\n")),
+        ("proc/self/cgroup", Some("0::/\n")),
+        ("proc/self/mountinfo", Some(V2)),
+        ("sys/fs/cgroup/memory.max", Some("1073741824\n")),
+        ("sys/fs/cgroup/memory.current", Some("20000000\n")),
+    ]);
+    let finding = wall("cgroup memory").judge(&host, &goal(Role::Both, 1_000_000, 100));
+    let (_, each) = finding.need.split_once(": ").unwrap();
+    let each: u64 = each.split(' ').next().unwrap().parse().unwrap();
+    assert!(each > 1_000, "{}", finding.need);
+    assert_eq!(finding.verdict, Verdict::Blocks, "{finding:?}");
+}
+
 /// The processor time of a cgroup that is used up is why latencies are long, and nothing else tells of it.
 #[test]
 fn pauses_for_a_processor_quota_are_a_wall_that_a_run_met() {
@@ -150,14 +172,41 @@ fn ports_that_are_all_reserved_are_not_to_be_had_from_a_wider_range() {
             ("proc/sys/net/ipv4/ip_local_port_range", Some(range)),
             ("proc/sys/net/ipv4/ip_local_reserved_ports", Some(reserved)),
         ]);
-        let wall = WALLS.iter().find(|known| known.name == "source ports").unwrap();
-        let finding = wall.judge(&host, &goal(Role::Client, 200, 2));
+        let finding = wall("source ports").judge(&host, &goal(Role::Client, 200, 2));
         assert_eq!((finding.verdict, finding.holds), (Verdict::Blocks, Some(0)));
         let fixes: Vec<String> = finding.fixes.iter().map(|fix| fix.command()).collect();
         let has = |words: &str| fixes.iter().any(|fix| fix.contains(words));
         assert_eq!(has("ip_local_port_range="), widens, "{fixes:?}");
         assert_eq!(has("take ports out of net.ipv4.ip_local_reserved_ports"), !widens, "{fixes:?}");
         assert!(!has("--source-ip"), "{fixes:?}");
+    }
+}
+
+/// With less than a tenth of the source ports to spare the wall is tight. A wider range mends that, or more addresses where
+/// there is no wider one.
+#[test]
+fn source_ports_that_are_tight_are_roomy_after_the_fix() {
+    for (range, connections, fix) in [
+        ("40000\t40099\n", 91, "sysctl -w net.ipv4.ip_local_port_range="),
+        ("40000\t40099\n", 95, "sysctl -w net.ipv4.ip_local_port_range="),
+        ("1024\t65535\n", 60_000, "connect from 2 addresses (--source-ip)"),
+        ("1024\t65535\n", 64_511, "connect from 2 addresses (--source-ip)"),
+        ("40000\t40099\n", 60_000, "connect from 2 addresses (--source-ip)"),
+    ] {
+        let (_dir, host) = host(&[("proc/sys/net/ipv4/ip_local_port_range", Some(range))]);
+        let mut goal = goal(Role::Client, connections, 1);
+        let before = wall("source ports").judge(&host, &goal);
+        assert!(matches!(before.verdict, Verdict::Tight | Verdict::Blocks), "{range}: {before:?}");
+        let advice = before.fixes.last().map(|fix| fix.command()).unwrap_or_default();
+        assert!(advice.starts_with(fix), "{range}: {before:?}");
+        if !advice.starts_with("sysctl") {
+            goal.routes.sources = ["127.0.0.1", "127.0.0.2"].map(|address| address.parse().unwrap()).to_vec();
+        }
+        for setting in walls::settings(&host, &goal) {
+            host.write_sysctl(setting.name, &setting.then).unwrap();
+        }
+        let after = wall("source ports").judge(&host, &goal);
+        assert_eq!((after.verdict, after.fixes), (Verdict::Ok, vec![]), "{range}");
     }
 }
 
@@ -183,8 +232,7 @@ fn not_all_source_ports_are_reserved() {
         let settings = walls::settings(&host, &goal);
         let reserved = settings.iter().any(|setting| setting.name == "net.ipv4.ip_local_reserved_ports");
         assert_eq!(reserved, reserves, "{range} {first} {count}");
-        let wall = WALLS.iter().find(|known| known.name == "served ports").unwrap();
-        let finding = wall.judge(&host, &goal);
+        let finding = wall("served ports").judge(&host, &goal);
         let advised = finding.fixes.iter().any(|fix| fix.command().contains("serve fewer --ports"));
         assert_eq!(advised, finding.verdict == Verdict::Tight && !reserves, "{range} {first} {count}");
     }
@@ -307,7 +355,8 @@ proptest! {
         prop_assert!(!walls::explain(&evidence).is_empty());
     }
 
-    /// After all settings are applied no further setting is asked for, and no number has become smaller.
+    /// After all settings are applied no further setting is asked for, and no number has become smaller. Whatever is not ok
+    /// has a fix, and is ok where settings are the fix.
     #[test]
     fn settings_suffice_and_never_lower_a_number(
         numbers in prop::collection::vec(prop::collection::vec(1u64..200_000, 3), FILES.len()),
@@ -331,6 +380,13 @@ proptest! {
         files.insert("proc/sys/net/ipv4/ip_local_reserved_ports", reserved.reserved_text() + "\n");
         let (dir, host) = host(&files.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect::<Vec<_>>());
         let goal = goal(role, connections, ports);
+        // The wall of io_uring sets up a ring, and reads no file but one.
+        let judged = || WALLS.iter().filter(|wall| wall.name != "io_uring").map(|wall| (wall.name, wall.judge(&host, &goal)));
+        let before: Vec<_> = judged().collect();
+        for (name, finding) in &before {
+            let is_fine = matches!(finding.verdict, Verdict::Ok | Verdict::Unknown);
+            prop_assert!(is_fine || !finding.fixes.is_empty(), "{name}: {finding:?}");
+        }
         let settings = walls::settings(&host, &goal);
         for setting in &settings {
             prop_assert!(is_more(setting), "{setting:?}");
@@ -341,6 +397,10 @@ proptest! {
             host.write_sysctl(setting.name, &setting.then).unwrap();
         }
         prop_assert_eq!(walls::settings(&host, &goal), vec![], "after {:?}", settings);
+        for ((name, before), (_, after)) in before.iter().zip(judged()) {
+            let by_settings = !before.fixes.is_empty() && before.fixes.iter().all(|fix| matches!(fix, Fix::Sysctl(_)));
+            prop_assert!(!by_settings || after.verdict == Verdict::Ok, "{name}: {before:?}, then {after:?}");
+        }
     }
 }
 

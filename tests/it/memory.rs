@@ -97,14 +97,33 @@ fn a_server_refuses_before_its_cgroup_is_full_and_admits_again_when_memory_comes
     assert_eq!(number(&totals, "accepted"), run.number("live") + 500, "{totals}");
 }
 
-#[test]
+/// Memory that stays the same, whatever else the machine does.
+const MEMORY: &str = "MemTotal: 4194304 kB\nMemFree: 1048576 kB\nMemAvailable: 1048576 kB\n";
+
+/// A reserve of a little more than that. With twice as much the server would not listen.
+const RESERVE: &str = "--memory-reserve 1280MiB";
+
+/// Runs `body` where processes see that memory, of which no zone keeps any back.
+fn in_fixed_memory<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+    let dir = tempfile::tempdir().unwrap();
+    in_own_mounts(|| {
+        for (name, text) in [("meminfo", MEMORY), ("zoneinfo", "")] {
+            let file = dir.path().join(name);
+            fs::write(&file, text).unwrap();
+            mount(file.to_str().unwrap(), &format!("/proc/{name}"), "", libc::MS_BIND, "");
+        }
+        body()
+    })
+}
+
+#[test(Mounts)]
 fn a_server_whose_host_has_less_than_the_reserve_refuses_all_and_says_why() {
-    // The reserve is a little more than the memory that is left. With twice as much the server would not listen.
-    let reserve = c1m::internal::host::Host::here().memory().unwrap().usable / 4 * 5;
-    let server = Server::start(1, &format!("--memory-reserve {reserve} --json -"));
-    let run = client(&format!("{} --connections 20", server.at()));
-    assert_eq!((run.number("live"), run.number("failed")), (0, 20), "{}", run.json);
-    let finished = server.stop();
+    let finished = in_fixed_memory(|| {
+        let server = Server::start(1, &format!("{RESERVE} --json -"));
+        let run = client(&format!("{} --connections 20", server.at()));
+        assert_eq!((run.number("live"), run.number("failed")), (0, 20), "{}", run.json);
+        server.stop()
+    });
     assert!(finished.err.contains("memory of this host: "), "{}", finished.err);
     let totals = finished.last_document();
     assert_eq!(
@@ -172,18 +191,19 @@ fn this_host_has_memory_and_a_kernel_to_predict_from() {
 
 /// Refusals are counted by cause while the figures are printed. A refusal for lack of memory is never printed as
 /// one of a full server.
-#[test]
+#[test(Mounts)]
 fn refusals_for_lack_of_memory_are_never_printed_as_a_full_server() {
-    let reserve = c1m::internal::host::Host::here().memory().unwrap().usable / 4 * 5;
-    let server = Server::start(1, &format!("--cores 1 --memory-reserve {reserve} --stats-interval 1ms"));
-    let dial = || {
-        for _ in 0..2_000 {
-            // The server may reset the connection before this returns.
-            let _ = std::net::TcpStream::connect(("127.0.0.1", server.port));
-        }
-    };
-    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(dial))));
-    let finished = server.stop();
+    let finished = in_fixed_memory(|| {
+        let server = Server::start(1, &format!("{RESERVE} --cores 1 --stats-interval 1ms"));
+        let dial = || {
+            for _ in 0..2_000 {
+                // The server may reset the connection before this returns.
+                let _ = std::net::TcpStream::connect(("127.0.0.1", server.port));
+            }
+        };
+        std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(dial))));
+        server.stop()
+    });
     assert!(finished.out.contains("accepted 0, ") && !finished.out.contains("refused 0, "), "{}", finished.out);
     assert!(!finished.err.contains("full: "), "{}", finished.err);
 }

@@ -65,6 +65,15 @@ fn a_server_of_an_ordinary_user_uses_polls_and_says_why() {
     assert!(out.contains("idle connections wait in polls, 256 bytes each: no filter may be had here"), "{out}");
 }
 
+/// The unit of systemd allows fchown only with its drop-in for sleep.
+#[test(SocketFilter)]
+fn a_profile_that_forbids_the_filter_is_named_and_not_a_capability() {
+    let mut command = c1m();
+    refuse(&mut command, libc::SYS_fchown..=libc::SYS_fchown, None, libc::EPERM);
+    let refused = run_as(command, &server_arguments(free_ports(1), 1, "--park filter"));
+    refused.fails_with(3, &["socket filter: ", "(EPERM)", "the capabilities are there", "fchown", "--park poll"]);
+}
+
 #[test(SocketFilter)]
 fn every_end_behind_a_filter_is_noticed() {
     ends_are_noticed("filter");

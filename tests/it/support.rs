@@ -17,7 +17,9 @@ pub use namespaces::{in_own_mounts, in_own_network, in_own_processes, mount, unm
 pub use peer::{Peer, connected, echo, echoes, established, read_until, reset, wait_for_established};
 pub use ports::{claim_ports, free_ports, is_free};
 pub use process::{Finished, Outlet, Running, children, events, kill, run, run_as, runs};
-pub use program::{NOBODY, PROGRAM, c1m, c1m_after, c1m_limited, c1m_unprivileged, unprivileged};
+pub use program::{
+    NOBODY, PROGRAM, c1m, c1m_after, c1m_limited, c1m_unprivileged, c1m_without_sys_admin, unprivileged,
+};
 pub use schema::{
     document, has_client_names, has_client_names_and, has_merged_names, has_names, has_server_names,
     has_server_names_and, number,

@@ -5,10 +5,13 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use c1m::internal::host::Host;
-use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes};
+use c1m::error::{Errno, ShardsOf};
+use c1m::internal::failure::{Cause, Causes};
+use c1m::internal::format::bytes;
+use c1m::internal::host::{Host, NetCounters, Sockets};
+use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes, largest};
 use c1m::internal::tune::sysctl_conf;
-use c1m::internal::walls::{self, Limits, Setting, WALLS, Wall, boot};
+use c1m::internal::walls::{self, Evidence, Gauges, Limits, Setting, WALLS, Waiting, Wall, boot};
 
 /// Connections of the server in the article, and of each of its clients.
 const SERVER: u64 = 1_020_000;
@@ -167,6 +170,79 @@ fn written<'a>(wall: &Wall, old: &'a str) -> &'a str {
     section.and_then(|section| section.find(WRITTEN).map(|at| &section[at..])).unwrap_or(WRITTEN)
 }
 
+/// A document's text with one space between words: a screen in it may break its lines elsewhere than the program does.
+fn words_of(path: &str) -> String {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The numbers on screens of documents are those that are computed today.
+#[test]
+fn screens_have_the_numbers_of_the_arithmetic() {
+    const NOFILE: u64 = 20_000;
+    let walls = words_of("tuning/WALLS.md");
+    let goal = |role, connections, ports| {
+        let mut goal = goal(role, connections);
+        goal.routes.ports = Ports::new(8888, ports).unwrap();
+        goal
+    };
+    // Descriptors.
+    let client = goal(Role::Client, 1_000_000, 2);
+    let possible = largest(client.connections, |connections| client.needs(connections, 100).fit(100));
+    let needs = client.needs(client.connections, 100);
+    let said = needs.refusal(client.connections, possible, (100, 0), ShardsOf::Client).to_string();
+    assert!(walls.contains(&said), "{said}");
+    let both = goal(Role::Both, 3_000_000, 100);
+    let needs = both.needs(both.connections, NOFILE);
+    let said = format!("need {} for {} rings of direct descriptors", needs.descriptors(), needs.all_rings());
+    assert!(words_of("docs/guide/host.md").contains(&said), "{said}");
+    // Locked memory; a tenth must be to spare.
+    let both = goal(Role::Both, 1_000_000, 100);
+    let said = format!("need {}: ", bytes(both.locked_bytes(both.connections, NOFILE)));
+    assert!(walls.contains(&said), "{said}");
+    let roomy = both.connections + both.connections.div_ceil(9);
+    let said = format!("ulimit -Hl {} ", both.locked_bytes(roomy, NOFILE) / 1024);
+    assert!(walls.contains(&said), "{said}");
+}
+
+/// What a run says of a wall on a screen of WALLS.md is what it says today of the same evidence.
+#[test]
+fn screens_say_what_a_run_says() {
+    let walls = words_of("tuning/WALLS.md");
+    let moved = |name: &str, by: u64| NetCounters::from([(name.to_owned(), by)]);
+    let failed = |cause, number: u64| Causes::from([(cause, number)]);
+    let peak = |sockets: Sockets| Gauges { sockets: Some(sockets), source_ports: Some(100), ..Gauges::default() };
+    for evidence in [
+        Evidence {
+            peak: peak(Sockets { in_use: 41, ..Sockets::default() }),
+            waiting: Waiting { all: 60, earlier: 60 },
+            causes: failed(Cause::Errno(Errno::EADDRNOTAVAIL), 40),
+            ..Evidence::default()
+        },
+        Evidence {
+            moved: moved("conntrack_drop", 5),
+            peak: Gauges { conntrack: Some((262_144, 262_144)), ..Gauges::default() },
+            causes: failed(Cause::ConnectTimeout, 5),
+            ..Evidence::default()
+        },
+        Evidence {
+            moved: moved("TCPMemoryPressures", 2),
+            peak: peak(Sockets { pages: 256, ..Sockets::default() }),
+            ..Evidence::default()
+        },
+        Evidence { moved: moved("ListenOverflows", 85), ..Evidence::default() },
+        Evidence {
+            moved: moved("softnet_dropped", 6_287),
+            causes: failed(Cause::ConnectTimeout, 532),
+            ..Evidence::default()
+        },
+    ] {
+        let met = walls::explain(&evidence);
+        let [wall] = &met[..] else { panic!("{met:?}") };
+        assert!(walls.contains(&wall.to_string()), "{wall}");
+    }
+}
+
 #[test]
 fn the_kernel_command_line_is_the_one_that_tune_prints() {
     let text = fs::read_to_string(tuning("cmdline.md")).unwrap();
@@ -181,5 +257,58 @@ fn the_kernel_command_line_is_the_one_that_tune_prints() {
             "{}: {bytes} bytes is not what cmdline.md measured: {row:?}",
             parameter.text
         );
+    }
+}
+
+/// System calls in the sets that the unit names (`systemd-analyze syscall-filter`, systemd 252), on x86-64. Of the first one
+/// those that c1m makes.
+const SETS: [(&str, &str); 3] = [
+    ("@system-service", "capget fchown membarrier prlimit64 sched_setaffinity setrlimit"),
+    (
+        "@privileged",
+        "_sysctl acct adjtimex bpf capset chown chroot clock_adjtime clock_settime delete_module fanotify_init \
+         fanotify_mark fchown fchownat finit_module init_module ioperm iopl kexec_file_load kexec_load lchown \
+         nfsservctl open_by_handle_at pivot_root quotactl quotactl_fd reboot setdomainname setfsuid setgroups \
+         sethostname setresuid setreuid settimeofday setuid swapoff swapon vhangup",
+    ),
+    (
+        "@resources",
+        "ioprio_set mbind migrate_pages move_pages nice sched_setaffinity sched_setattr sched_setparam \
+         sched_setscheduler set_mempolicy set_mempolicy_home_node setpriority setrlimit",
+    ),
+];
+
+/// Whether the lines `SystemCallFilter=` of a unit and its drop-ins allow a call: each line adds to what may be called, or
+/// with a tilde takes from it (systemd.exec(5)).
+fn is_allowed(call: &str, files: &[&str]) -> bool {
+    let in_set = |set: &str| {
+        let mut calls = SETS.iter().filter(|(name, _)| *name == set).flat_map(|(_, calls)| calls.split(' '));
+        calls.any(|known| known == call)
+    };
+    let names = |word: &str| word == call || in_set(word);
+    let lines = files.iter().flat_map(|file| file.lines()).filter_map(|line| line.strip_prefix("SystemCallFilter="));
+    lines.fold(false, |allowed, line| match line.strip_prefix('~') {
+        Some(taken) => allowed && !taken.split_whitespace().any(names),
+        None => allowed || line.split_whitespace().any(names),
+    })
+}
+
+#[test]
+fn a_unit_with_the_drop_in_for_sleep_may_call_what_sleep_and_filters_need() {
+    let read = |file| fs::read_to_string(tuning(file)).unwrap();
+    let (unit, drop_in) = (read("systemd/c1m-server.service"), read("systemd/hibernate.conf"));
+    for call in ["bpf", "fchown"] {
+        assert!(!is_allowed(call, &[&unit]), "the unit alone has no right that needs {call}");
+    }
+    for call in ["capget", "prlimit64", "sched_setaffinity", "setrlimit", "io_uring_setup", "io_uring_enter"] {
+        assert!(is_allowed(call, &[&unit]), "{call}");
+    }
+    for call in ["bpf", "fchown", "membarrier"] {
+        assert!(is_allowed(call, &[&unit, &drop_in]), "{call}");
+    }
+    // The guide shows the core of the drop-in.
+    let guide = words_of("docs/guide/hibernation.md");
+    for line in drop_in.lines().filter(|line| line.starts_with("SystemCallFilter=") || line.contains("Capabilit")) {
+        assert!(line.starts_with('#') || guide.contains(line), "{line}");
     }
 }

@@ -262,15 +262,26 @@ fn a_source_address_of_another_host_is_not_blamed_on_time_wait() {
 /// wall.
 #[test(Network)]
 fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
+    are_named_in_time_wait("127.0.0.1");
+}
+
+/// The kernel counts the sockets of IPv6 that are in use apart from those of IPv4.
+#[test(Network)]
+fn ports_of_ipv6_that_an_earlier_run_left_in_time_wait_are_named() {
+    are_named_in_time_wait("::1");
+}
+
+fn are_named_in_time_wait(to: &str) {
     in_own_network(|| {
         set("net/ipv4/ip_local_port_range", "40000 40099");
         set("net/ipv4/tcp_tw_reuse", "0");
-        let server = Server::start(1, "");
-        let run = |connections| client(&format!("{} --connections {connections} --close fin", server.at()));
+        let server = Server::start(1, &format!("--bind {to}"));
+        let at = format!("--target-ip {to} {}", server.at());
+        let run = |connections| client(&format!("{at} --connections {connections} --close fin"));
         let first = run(60);
         first.held(60);
         run_names(&first, &[]);
-        let goal = format!("--role client --connections 80 {}", server.at());
+        let goal = format!("--role client --connections 80 {at}");
         let page = doctor_as(c1m(), &goal);
         assert_eq!(page.says("TIME_WAIT", "verdict"), "tight", "{}", page.says("TIME_WAIT", "have"));
         let second = run(80);
@@ -280,7 +291,7 @@ fn ports_that_an_earlier_run_left_in_time_wait_are_named() {
         set("net/ipv4/tcp_tw_reuse", "1");
         // The kernel reuses a port only one second after its last packet.
         eventually("the ports come back", || {
-            client(&format!("{} --connections 80 --close rst", server.at())).number("live") == 80
+            client(&format!("{at} --connections 80 --close rst")).number("live") == 80
         });
     });
 }

@@ -1,5 +1,7 @@
 //! The network of a demo: the host's, or a network namespace of its own.
 
+use std::io;
+
 use serde_json::{Value, json};
 
 use super::Fit;
@@ -70,24 +72,34 @@ pub fn choose(
     };
     let ports = arguments.ports.ports()?;
     let wanted = (2 * connections).next_power_of_two().min(OwnNetwork::MOST_BUCKETS);
-    let own = OwnNetwork { buckets: wanted, reserved: (ports.first(), ports.last()) };
+    // In a user namespace no connection may sleep.
+    let may_drop_privilege = arguments.hibernate.is_none();
+    let own = OwnNetwork { buckets: wanted, reserved: (ports.first(), ports.last()), may_drop_privilege };
+    let refused = |error: io::Error| refused(Errno::of(&error), may_drop_privilege);
     let buckets = buckets.unwrap_or(0);
     match own.try_out() {
         Ok(()) => {
-            own.enter().map_err(|error| refused(Errno::of(&error)))?;
+            own.enter().map_err(refused)?;
             // If the kernel has no memory for another table, the namespace uses the host's.
             let has = host.established_buckets().unwrap_or(0);
             Ok(Network::Own(has, buckets))
         }
-        Err(error) if arguments.network == NetworkName::Own => Err(refused(Errno::of(&error))),
+        Err(error) if arguments.network == NetworkName::Own => Err(refused(error)),
         Err(error) => Ok(Network::Refused(Errno::of(&error))),
     }
 }
 
-fn refused(errno: Errno) -> CommandError {
-    CommandError::host(
-        format!("a network namespace: {errno}"),
-        "this kernel, or the container around this process, does not allow one or no table of its own in it (6.1)",
-        "run as root, allow user namespaces, or use --network host",
-    )
+fn refused(errno: Errno, may_drop_privilege: bool) -> CommandError {
+    let (means, cure) = if may_drop_privilege {
+        (
+            "this kernel, or the container around this process, does not allow one or no table of its own in it (6.1)",
+            "run as root, allow user namespaces, or use --network host",
+        )
+    } else {
+        (
+            "one in which connections may sleep needs CAP_SYS_ADMIN, and a kernel that gives it a table of its own (6.1)",
+            "run as root, or use --network host",
+        )
+    };
+    CommandError::host(format!("a network namespace: {errno}"), means, cure)
 }

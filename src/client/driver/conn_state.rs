@@ -1,5 +1,7 @@
 //! What a client knows of each of its connections.
 
+use crate::memory_model::CLIENT_SLEEPER_STATE_BYTES;
+
 /// What a client knows of a connection, in its row. A sleeping connection keeps all ten bytes.
 #[derive(Debug, Default, Clone, Copy)]
 #[repr(C, packed(2))]
@@ -13,7 +15,8 @@ pub struct ConnState {
     pub port: u16,
 }
 
-const _: () = assert!(size_of::<ConnState>() == 10, "a client's connection takes 24 bytes, its row's own 12 with it");
+/// A row of a client takes 24 bytes, 12 of them its own.
+const _: () = assert!(size_of::<ConnState>() == CLIENT_SLEEPER_STATE_BYTES, "memory is reckoned with another size");
 
 const PROVED: u32 = 1 << 31;
 const ASLEEP: u32 = 1 << 30;

@@ -98,7 +98,7 @@ impl HibernationReason {
             }
             HibernationReason::Kernel { .. } => "run it on Linux 6.1 or newer, built with it".to_owned(),
             HibernationReason::Forbidden => {
-                "allow bpf and setsockopt in the seccomp profile (SystemCallFilter=, --security-opt seccomp=FILE)"
+                "allow bpf, membarrier and setsockopt in the seccomp profile (SystemCallFilter=, --security-opt seccomp=FILE)"
                     .to_owned()
             }
             HibernationReason::Memory => "free memory, or hold fewer connections".to_owned(),

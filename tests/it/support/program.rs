@@ -24,6 +24,20 @@ pub fn c1m_after(preparation: &str) -> Command {
     command
 }
 
+/// A command that runs the program under test as root without CAP_SYS_ADMIN.
+pub fn c1m_without_sys_admin() -> Command {
+    const CAP_SYS_ADMIN: libc::c_ulong = 21;
+    let mut command = c1m();
+    // SAFETY: prctl is async-signal-safe. A program that root runs has the capabilities that this leaves.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    command
+}
+
 /// A command that runs a copy of the program under test, in `dir`, as a user without any privilege. That user may be
 /// unable to read the folder in which cargo builds.
 pub fn c1m_unprivileged(dir: &TempDir) -> Command {
