@@ -236,6 +236,8 @@ impl Entries {
                 }
                 // An entry that names no ends, or addresses that are not there, is of no use.
                 Whereabouts::Asleep | Whereabouts::Ending => entry.has(KNOWN) && addresses_are_there,
+                // What was on its way to its peer is gone.
+                Whereabouts::Sending => false,
                 _ => addresses_are_there && has_socket(index),
             };
             used = index + 1;

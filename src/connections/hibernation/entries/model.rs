@@ -37,6 +37,8 @@ enum Step {
     },
     Sleep(Progress, u16),
     Progress(Progress),
+    /// Something is on its way to its peer, or was acknowledged.
+    Send,
     Wake {
         ring: usize,
         slot: u32,
@@ -93,6 +95,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
         2 => any::<bool>().prop_map(|again| Step::Doze { again }),
         3 => (progress(), any::<u16>()).prop_map(|(progress, heard)| Step::Sleep(progress, heard)),
         1 => progress().prop_map(Step::Progress),
+        1 => Just(Step::Send),
         2 => place().prop_map(|(ring, slot)| Step::Wake { ring, slot }),
         1 => Just(Step::End),
         1 => Just(Step::Rename),
@@ -149,7 +152,7 @@ fn take(entries: &mut Entries, map: &mut BTreeMap<u32, Known>, former: &mut Hash
     }
     let Some(index) = map.keys().copied().nth(pick % map.len().max(1)) else { return };
     let Some(known) = map.get_mut(&index) else { return };
-    let asleep = matches!(known.whereabouts, Whereabouts::Asleep | Whereabouts::Ending);
+    let asleep = known.whereabouts.is_kept();
     match step {
         Step::Claim { .. } => {}
         Step::Identify(tuple, negotiated) if known.ends.is_none() => {
@@ -170,11 +173,16 @@ fn take(entries: &mut Entries, map: &mut BTreeMap<u32, Known>, former: &mut Hash
             let heard = known.progress.map_or(0, |(_, heard)| heard);
             known.has_come(progress, heard);
         }
-        Step::Wake { ring, slot } if known.whereabouts == Whereabouts::Asleep => {
+        Step::Send if known.whereabouts.is_asleep() => {
+            let sends = known.whereabouts == Whereabouts::Asleep;
+            known.whereabouts = if sends { Whereabouts::Sending } else { Whereabouts::Asleep };
+            entries.move_to(index, known.whereabouts);
+        }
+        Step::Wake { ring, slot } if known.whereabouts.is_asleep() => {
             entries.woke(index, ConnId::new(ring, slot, 9));
             (known.whereabouts, known.place, known.progress) = (Whereabouts::Awake, (ring, slot), None);
         }
-        Step::End if known.whereabouts == Whereabouts::Asleep => {
+        Step::End if known.whereabouts.is_asleep() => {
             entries.move_to(index, Whereabouts::Ending);
             known.whereabouts = Whereabouts::Ending;
         }
@@ -202,7 +210,7 @@ fn agree(entries: &Entries, map: &BTreeMap<u32, Known>, former: &HashSet<ConnId>
         assert_eq!(entries.is_known(*index), known.ends.is_some());
         assert_eq!(entries.tuple(*index), known.ends.map(|(tuple, _)| tuple));
         assert_eq!(entries.negotiated(*index), known.ends.map(|(_, negotiated)| negotiated));
-        let asleep = matches!(known.whereabouts, Whereabouts::Asleep | Whereabouts::Ending);
+        let asleep = known.whereabouts.is_kept();
         assert_eq!(entries.place(*index), (!asleep).then_some(known.place));
         let checkpoint =
             known.ends.zip(known.progress).filter(|_| asleep).map(|((tuple, negotiated), (progress, _))| Checkpoint {
@@ -237,7 +245,7 @@ fn memory() -> (EntryMemory, EntryMemory) {
 
 proptest! {
     /// A process that is killed after any steps leaves to the next one exactly the connections that slept or ended, as
-    /// they were; those that were awake are lost, and every other entry can be used.
+    /// they were; those that were awake or had sent something are lost, and every other entry can be used.
     #[test]
     fn what_a_killed_process_leaves_is_what_slept(most in 1u32..12, steps in steps()) {
         let (ours, theirs) = memory();
@@ -249,8 +257,9 @@ proptest! {
         let mut next = Entries::in_memory(theirs, most).unwrap();
         next.catch_up().unwrap();
         let found = next.take_stock(|_| false);
+        let is_complete = |known: &Known| known.whereabouts.is_kept() && known.whereabouts != Whereabouts::Sending;
         let kept: BTreeMap<u32, Known> =
-            map.iter().filter(|(_, known)| known.whereabouts.is_kept()).map(|(index, known)| (*index, known.clone())).collect();
+            map.iter().filter(|(_, known)| is_complete(known)).map(|(index, known)| (*index, known.clone())).collect();
         prop_assert_eq!(found.asleep as usize + found.ending.len(), kept.len());
         prop_assert_eq!(found.lost as usize, map.len() - kept.len());
         agree(&next, &kept, &HashSet::new());
@@ -270,6 +279,11 @@ proptest! {
         let (mut map, mut former) = (BTreeMap::new(), HashSet::new());
         for (pick, step) in steps {
             take(&mut entries, &mut map, &mut former, pick, step);
+        }
+        // What they have sent is recalled, and goes along.
+        for (index, known) in map.iter_mut().filter(|(_, known)| known.whereabouts == Whereabouts::Sending) {
+            entries.move_to(*index, Whereabouts::Asleep);
+            known.whereabouts = Whereabouts::Asleep;
         }
         entries.surrender();
         let awake: Vec<u32> =
