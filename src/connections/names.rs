@@ -267,7 +267,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if is_recalled || !hibernation.has_unsent(name) {
             match self.reach(name)? {
                 Wake::Awake(conn) => {
-                    self.send_unsent_of(conn)?;
+                    if is_recalled {
+                        self.send_unsent_of(conn)?;
+                    }
                     return Ok(Some(conn));
                 }
                 Wake::Gone => return Ok(None),

@@ -312,6 +312,9 @@ impl<S: Default> Hibernation<S> {
     /// What is on its way to the peer of a connection, or collected for it, is to be sent by its socket once it wakes. Tells
     /// whether there is anything.
     pub fn recall(&mut self, name: ConnId) -> bool {
+        if self.socketless.flights.is_empty() && self.socketless.current.is_none() {
+            return false;
+        }
         let Some(index) = self.entries.find(name) else { return false };
         let mut bytes = self.socketless.flights.remove(&index).map_or(Vec::new(), |flight| flight.bytes.into_vec());
         if let Some(current) = self.socketless.current.as_mut().filter(|current| current.index == index) {
