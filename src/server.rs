@@ -31,7 +31,7 @@ use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
 use crate::sys::{self, Catcher, Filter};
-use crate::takeover::{Speaks, tell_ready};
+use crate::takeover::Speaks;
 use builder::EventSink;
 use driver::{Ended, ListenerSettings, Origin, ShardStart};
 use hibernation::Hibernation;
@@ -51,6 +51,8 @@ const STOP: u32 = 1;
 const HAND_OVER: u32 = 2;
 /// To a successor: all shards have taken everything over.
 const UNITED: u32 = 3;
+/// To end and close nothing, as the start has failed: what sleeps and the listeners go on in another process.
+const LEAVE: u32 = 4;
 
 /// Something a running server tells its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +213,7 @@ impl<M: Send + 'static> Server<M> {
         let mut inheritance = options.takeover.as_deref().map(Inheritance::find).transpose()?.flatten();
         #[cfg(feature = "metrics")]
         let metrics = {
-            let listener = inheritance.as_mut().and_then(|inheritance| inheritance.take("metrics"));
+            let listener = inheritance.as_mut().and_then(|inheritance| inheritance.take(takeover::METRICS));
             let listener = listener.map(TcpListener::from);
             options.metrics.map(|address| Exporter::listen(address, options.ports, listener)).transpose()?
         };
@@ -296,20 +298,12 @@ impl<M: Send + 'static> Server<M> {
                 Ok(server)
             }
             Err(error) => {
+                // Nothing is closed: another process may have it, or may take it.
+                server.command_all(LEAVE);
                 // A shard that failed says more than what its end looked like from here.
-                server.stop();
                 Err(server.join().err().unwrap_or(error))
             }
         }
-    }
-
-    /// What outlives this process, where there is to be a successor.
-    fn outliving(&self, inheritance: Option<&mut Inheritance>, shards: usize) -> Result<Option<Outliving>> {
-        let made = |_| match inheritance {
-            Some(inheritance) => Outliving::inherit(inheritance, shards),
-            None => Outliving::new(shards),
-        };
-        self.options.takeover.as_ref().map(made).transpose()
     }
 
     fn launch<S: Service<Message = M>>(
@@ -400,36 +394,6 @@ impl<M: Send + 'static> Server<M> {
             ..ConnectionsConfig::new(plan.rings.clone(), plan.capacity)
         };
         Ok(Prepared { config, sockets, listeners })
-    }
-
-    /// Takes over from the server that runs, if there is one, and then listens for a successor.
-    fn succeed(
-        &mut self,
-        launch: Launch<M>,
-        queues: Vec<(ShardHandle, Queue)>,
-        slots: Vec<(ShardHandle, HandoverSlot)>,
-    ) -> Result<()> {
-        let (Some(path), Some(outliving)) = (self.options.takeover.clone(), launch.outliving) else { return Ok(()) };
-        let mut inheritance = launch.inheritance;
-        let path_listener = inheritance.as_mut().and_then(Inheritance::path_listener);
-        if let Some(inheritance) = &mut inheritance {
-            self.pauses = inheritance.take_over(&path, queues)?;
-        }
-        for (_, handle, _) in &self.shards {
-            handle.command(UNITED);
-        }
-        let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
-        let mut terms = takeover::terms(&self.options, &launch.plans, self.awake, self.backlog, &launch.speaks);
-        terms.catcher = catcher.map(Catcher::terms);
-        #[cfg(feature = "metrics")]
-        let metrics = self.metrics.as_ref().map(Exporter::listener);
-        #[cfg(not(feature = "metrics"))]
-        let metrics = None;
-        let offer = outliving.offer(&terms, &self.listeners, catcher, metrics)?;
-        takeover::leave(&offer, &launch.events);
-        self.desk = Some(Desk::open(&path, path_listener, &terms, offer, slots, launch.events)?);
-        tell_ready();
-        Ok(())
     }
 }
 
@@ -558,9 +522,11 @@ impl<M> Server<M> {
         if self.desk.as_ref().is_some_and(|desk| !desk.may_stop()) {
             return;
         }
-        for (_, handle, _) in &self.shards {
-            handle.command(STOP);
-        }
+        self.command_all(STOP);
+    }
+
+    fn command_all(&self, command: u32) {
+        self.shards.iter().for_each(|(_, handle, _)| handle.command(command));
     }
 
     /// Waits until every shard has ended, which they do after `stop` or when they fail. The final counters of each

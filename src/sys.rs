@@ -47,7 +47,7 @@ pub use nameless::{give_name, open_nameless, path_of};
 pub use network::OwnNetwork;
 pub use raw::RawSender;
 pub use rights::{
-    MOST_RIGHTS, OtherProcess, connect_without_waiting, given_descriptors, is_our_user, listen_in_own_name,
+    MOST_RIGHTS, OtherProcess, connect_without_waiting, file_of, given_descriptors, is_our_user, listen_in_own_name,
     receive_rights, send_rights, tell_datagram, unix_socket_at,
 };
 pub use shared_memory::SharedMemory;

@@ -16,10 +16,15 @@
 //!     taken ─────────────────────────────────────▶
 //!     ◀────────────────────────────────────── done
 //!     taken ─────────────────────────────────────▶
+//!   and at last the two:
+//!     succeeded ─────────────────────────────────▶
 //! ```
 //!
 //! A message says `taken` before its connections are served. So there is no moment at which two processes serve one:
 //! as long as a server has not read that, its connections are its own.
+//!
+//! The server before ends only when it reads `succeeded`: by then the service manager knows which process is the service
+//! now. If the successor is gone before, the server before serves on.
 //!
 //! The same descriptors are left with the service manager, which gives them to the next process if this one is killed
 //! (`store.rs`). Then no process is there to be asked, and what lies in them must suffice.
@@ -31,4 +36,4 @@ mod terms;
 
 pub use channel::{Channel, Kind, Message};
 pub use store::{Store, left_descriptors, store, tell_ready};
-pub use terms::{FORMAT, Hello, Misfit, ShardTerms, Speaks, StateFile, Terms, of_bytes, to_bytes};
+pub use terms::{FORMAT, Hello, Misfit, ShardTerms, Speaks, StateFile, Terms, TermsText, of_bytes, to_bytes};

@@ -74,6 +74,8 @@ pub(super) struct Acceptor {
     /// Connections that may wait at most, whatever is unread: half of the slots where connections sleep.
     most_places: usize,
     capacity: u64,
+    /// Connections that come from another process yet. Their places within the limits are taken, and slots are left for them.
+    expected: u64,
     shared_limit: Option<SharedLimit>,
     gate: AdmissionGate,
     /// Whether each accept brings the peer's address.
@@ -94,6 +96,7 @@ impl Acceptor {
             queue_places: ((slots as u64).saturating_sub(capacity) / 2) as usize,
             most_places: usize::MAX,
             capacity,
+            expected: 0,
             shared_limit,
             gate,
             brings_peers: false,
@@ -128,7 +131,7 @@ impl Acceptor {
         if self.is_short_of_memory() {
             return Admission::LowMemory;
         }
-        let full = counters.live.get() >= self.capacity;
+        let full = counters.live.get() + self.expected >= self.capacity;
         let taken = !full && self.shared_limit.as_ref().is_none_or(SharedLimit::enter);
         if taken { Admission::Granted } else { Admission::AtCapacity }
     }
@@ -175,6 +178,31 @@ impl Acceptor {
         }
     }
 
+    /// So many connections come from another process yet. Newcomers get neither their places nor their slots.
+    pub fn expect(&mut self, connections: u64) {
+        let connections = connections.min(u32::MAX.into());
+        if connections >= self.expected {
+            self.enter_anyway(connections - self.expected);
+        } else {
+            self.leave(self.expected - connections);
+            self.needs_refill = true;
+        }
+        self.expected = connections;
+    }
+
+    /// A connection has come from another process, and has its place: that of an expected one, if any is expected.
+    pub fn enter_expected(&mut self) {
+        match self.expected.checked_sub(1) {
+            Some(others) => self.expected = others,
+            None => self.enter_anyway(1),
+        }
+    }
+
+    /// A connection that was expected is lost.
+    pub fn expected_is_lost(&mut self) {
+        self.expect(self.expected.saturating_sub(1));
+    }
+
     /// Live connections have ended: gives their places back.
     pub fn leave(&self, connections: u64) {
         if let Some(shared_limit) = &self.shared_limit {
@@ -189,7 +217,8 @@ impl Acceptor {
 
     /// Whether as many connections are live as the limits allow.
     pub fn is_at_capacity(&self, counters: &Counters) -> bool {
-        counters.live.get() >= self.capacity || self.shared_limit.as_ref().is_some_and(SharedLimit::is_full)
+        counters.live.get() + self.expected >= self.capacity
+            || self.shared_limit.as_ref().is_some_and(SharedLimit::is_full)
     }
 
     /// Whether the gate is shut because the host is short of memory.
@@ -311,7 +340,8 @@ impl Acceptor {
         self.refill(slots, now)
     }
 
-    /// Gives each listener the accepts that it wants. Listeners with the fewest accepts come first.
+    /// Gives each listener the accepts that it wants, as long as slots are free that no expected connection needs. Listeners
+    /// with the fewest accepts come first.
     fn refill<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Instant) -> Result<()> {
         self.needs_refill = false;
         let most = self.listeners.iter().map(|listener| listener.wanted).max().unwrap_or(0);
@@ -322,7 +352,8 @@ impl Acceptor {
                         (self.needs_refill, self.paused) = (true, Some(due));
                         return Ok(());
                     }
-                    let Some(conn) = slots.claim(index as u32) else {
+                    let is_spare = self.expected == 0 || slots.count() as u64 > slots.in_use() + self.expected;
+                    let Some(conn) = is_spare.then(|| slots.claim(index as u32)).flatten() else {
                         self.needs_refill = true;
                         return Ok(());
                     };
@@ -379,6 +410,33 @@ mod tests {
         assert_eq!(
             [NOTHING, SOMETHING, ENDS].map(|unread| waits(3, unread)),
             [Duration::ZERO, ADMISSION_WAIT, longest]
+        );
+    }
+
+    /// Connections that come from another process yet have their places.
+    #[test]
+    fn newcomers_get_no_place_of_an_expected_connection() {
+        let limit = SharedLimit::new(4);
+        let (counters, clock) = (Counters::default(), Clock::begin(Instant::now()));
+        let mut acceptor = Acceptor::new(8, 8, Some(limit.clone()), AdmissionGate::default());
+        acceptor.expect(4);
+        assert_eq!(acceptor.admission(&counters), Admission::AtCapacity);
+        acceptor.enter_expected();
+        acceptor.expected_is_lost();
+        // Two come yet, one has come, and one is lost.
+        let admitted = [(); 2].map(|()| acceptor.admission(&counters));
+        assert_eq!(admitted, [Admission::Granted, Admission::AtCapacity]);
+        acceptor.expect(0);
+        acceptor.expect(u64::MAX);
+        assert!(acceptor.is_at_capacity(&counters) && limit.is_full());
+        // They have places of the shard too.
+        let mut acceptor = Acceptor::new(8, 4, None, AdmissionGate::default());
+        acceptor.expect(4);
+        assert_eq!(acceptor.try_admit(ConnId::new(0, 0, 0), &counters, &clock), None);
+        acceptor.expect(3);
+        assert_eq!(
+            acceptor.next_admission(&counters, clock.now(), SOMETHING),
+            Some((ConnId::new(0, 0, 0), Admission::Granted))
         );
     }
 

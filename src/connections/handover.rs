@@ -9,6 +9,8 @@
 //!
 //! Until it is packed a connection goes on as ever, but that nothing more is received: it is sent to, and may be closed.
 
+mod sleepers;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
@@ -19,7 +21,6 @@ use std::time::Duration;
 
 use super::close_reason::CloseReason;
 use super::engine::Engine;
-use super::hibernation::Surrendered;
 use super::platform::Platform;
 use super::slots::Cursor;
 use super::{CloseMode, Connections};
@@ -29,6 +30,7 @@ use crate::ring::RingOps;
 use crate::sys;
 use crate::token::{ConnId, Operation};
 use crate::wiped::Wiped;
+pub use sleepers::SleepersFrom;
 
 /// A connection on its way from one process to another.
 #[derive(Debug)]
@@ -175,6 +177,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(())
     }
 
+    /// A connection that has come from another process cannot be kept.
+    fn lose_expected(&mut self, conn: ConnId) {
+        self.slots.release(conn);
+        self.counters.lost_in_takeover.add(1);
+        self.acceptor.expected_is_lost();
+    }
+
     /// A plain descriptor of a slot's socket. The outer error is a failure of the ring.
     fn plain(&mut self, conn: ConnId) -> Result<io::Result<OwnedFd>> {
         self.counters.enters.add(1);
@@ -252,133 +261,6 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Listeners that `listen` is given come from an earlier process, each with an accept queue of `backlog`.
     pub fn inherit_listeners(&mut self, backlog: usize) {
         self.engine.acceptor.inherit(backlog);
-    }
-
-    // ---- those that sleep ------------------------------------------------------------------------
-
-    /// Whether the driver has been told of all that happened to sleeping connections, so that they may be given away.
-    pub fn may_surrender(&self) -> bool {
-        self.engine.hibernation.as_ref().is_none_or(|hibernation| hibernation.may_surrender())
-    }
-
-    /// Begins to give the sleeping connections to another process, if `may_surrender`. From now on none falls asleep, and
-    /// none is woken by its peer.
-    pub fn begin_to_give(&mut self) {
-        if let Some(hibernation) = &mut self.engine.hibernation {
-            hibernation.begin_to_give();
-        }
-    }
-
-    /// The first sleeping connection that was not given away yet, which is from now on; its state can be read until `give`.
-    /// Looks at `rows` of them at most, and takes those off that. `None` with rows left means that all are given away.
-    pub fn next_to_give(&mut self, rows: &mut usize) -> Option<ConnId> {
-        self.engine.hibernation.as_mut()?.next_to_give(rows)
-    }
-
-    /// The one that `next_to_give` has named is gone: how much was said on it so far, and its TLS session.
-    pub fn give(&mut self, name: ConnId) -> (u64, Option<Wiped>) {
-        let said = self.engine.hibernation.as_mut().map_or(0, |hibernation| hibernation.give(name));
-        (said, self.engine.carry_tls(name))
-    }
-
-    /// Takes back those that were given away, while they are not all: no other process has had them. Returns them.
-    pub fn stop_giving(&mut self) -> Vec<ConnId> {
-        let names = self.engine.hibernation.as_mut().map(|hibernation| hibernation.stop_giving()).unwrap_or_default();
-        self.engine.await_handshakes_of_sleepers();
-        names
-    }
-
-    /// Forgets the TLS session that has come for a connection which is not here.
-    pub fn forget_tls(&mut self, name: ConnId) {
-        drop(self.engine.carry_tls(name));
-    }
-
-    /// Whether connections speak TLS.
-    pub fn speak_tls(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.engine.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        false
-    }
-
-    /// The TLS session of a sleeping connection comes from another process, or comes back. `false` if it cannot be kept.
-    pub fn bring_tls(&mut self, name: ConnId, carried: &Wiped) -> bool {
-        self.engine.bring_tls(name, Some(carried))
-    }
-
-    /// Gives all sleeping connections to another process, if `may_surrender`.
-    pub fn surrender_sleepers(&mut self) -> Surrendered {
-        match self.engine.sleepers() {
-            Some((hibernation, mut around)) => hibernation.surrender(&mut around),
-            None => Surrendered::default(),
-        }
-    }
-
-    /// Whether nothing of an earlier sleep is unfinished, so that connections that are awake may leave.
-    pub fn sleepers_are_settled(&self) -> bool {
-        self.engine.hibernation.as_ref().is_none_or(|hibernation| hibernation.is_settled())
-    }
-
-    /// The process is gone that handed over, before it had handed over all: those of its connections that were awake are
-    /// lost.
-    pub fn lose_those_away(&mut self) {
-        if let Some((hibernation, around)) = self.engine.sleepers() {
-            hibernation.lose_those_away(&around);
-        }
-    }
-
-    /// Whether the sleeping connections are another process's, and the names for new ones with them.
-    pub fn gave_sleepers(&self) -> bool {
-        self.engine.hibernation.as_ref().is_some_and(|hibernation| hibernation.gave_all())
-    }
-
-    /// The sleeping connections are another process's until `take_over_sleepers`: their segments are not for this one,
-    /// although it could read them.
-    pub fn await_sleepers(&mut self) {
-        if let Some(hibernation) = &mut self.engine.hibernation {
-            hibernation.await_take_over();
-        }
-    }
-
-    /// Takes over the sleeping connections of another process, which has given them away at this window of time; or,
-    /// with `None`, those that an earlier one has left. `keeps` tells of each, and of how much was said on it, whether what
-    /// it needs is here: the others are reset, and lost.
-    pub fn take_over_sleepers(
-        &mut self,
-        from: Option<(Surrendered, u16)>,
-        keeps: &dyn Fn(ConnId, u64) -> bool,
-    ) -> Result<()> {
-        let is_handed_over = from.is_some();
-        let noted = self.engine.hibernation.as_ref().map(|hibernation| hibernation.noted_window());
-        let (from, window) = from.map_or((None, noted), |(from, window)| (Some(from), Some(window)));
-        if let Some(window) = window {
-            self.engine.idle.go_on_from(window);
-        }
-        match self.engine.sleepers() {
-            Some((hibernation, mut around)) => hibernation.take_over(&mut around, from, keeps)?,
-            None => return Ok(()),
-        }
-        if is_handed_over {
-            self.engine.await_handshakes_of_sleepers();
-        }
-        Ok(())
-    }
-
-    /// The present window of time.
-    pub fn window(&self) -> u16 {
-        self.engine.idle.window()
-    }
-
-    /// Entries of connections that ended here since the sleeping ones were given away.
-    pub fn take_ended_away(&mut self) -> Vec<u32> {
-        self.engine.hibernation.as_mut().map(|hibernation| hibernation.take_ended_away()).unwrap_or_default()
-    }
-
-    /// Connections of these entries have ended in the process that hands over.
-    pub fn ended_away(&mut self, entries: &[u32]) {
-        if let Some(hibernation) = &mut self.engine.hibernation {
-            hibernation.ended_away(entries);
-        }
     }
 
     // ---- those that are awake --------------------------------------------------------------------
@@ -539,6 +421,23 @@ impl<S: Default, P: Platform> Connections<S, P> {
         )
     }
 
+    /// Connections that are awake here.
+    pub fn awake(&self) -> u64 {
+        let counters = self.counters();
+        counters.live.get().saturating_sub(counters.asleep.get())
+    }
+
+    /// So many connections come from another process yet, that are awake there. They are in the limits already.
+    pub fn expect(&mut self, connections: u64) {
+        self.engine.acceptor.expect(connections);
+    }
+
+    /// A connection that is to leave cannot be packed, and is lost.
+    pub fn lose(&mut self, conn: ConnId) -> Result<()> {
+        self.counters().lost_in_takeover.add(1);
+        self.engine.close(conn, CloseMode::Abort, CloseReason::Local)
+    }
+
     /// Takes a connection over from another process. `Err` gives it back while no slot is free. Returns the name by which
     /// the driver knows it.
     pub fn take_over(&mut self, handed: Handed) -> Result<std::result::Result<Option<ConnId>, Handed>> {
@@ -552,16 +451,14 @@ impl<S: Default, P: Platform> Connections<S, P> {
         };
         if !arrived {
             // There are no more names, or its own is unknown: it cannot be kept.
-            engine.slots.release(conn);
-            engine.counters.lost_in_takeover.add(1);
+            engine.lose_expected(conn);
             return Ok(Ok(None));
         }
         let name = engine.name_of(conn);
         if !engine.bring_tls(name, state.tls.as_ref()) {
             // Without its secrets nothing can be said on it.
             engine.told_of_end(name);
-            engine.slots.release(conn);
-            engine.counters.lost_in_takeover.add(1);
+            engine.lose_expected(conn);
             return Ok(Ok(None));
         }
         if let Some(hibernation) = &mut engine.hibernation {
@@ -577,7 +474,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
         engine.counters.live.add(1);
         engine.counters.taken_over.add(1);
-        engine.acceptor.enter_anyway(1);
+        engine.acceptor.enter_expected();
         engine.readiness.install_handed(&mut engine.slots, conn, socket)?;
         let next = engine.readiness.park(&mut engine.slots, conn)?;
         engine.perform(conn, next)?;

@@ -129,6 +129,13 @@ impl IdleTracker {
         self.window = window;
     }
 
+    /// Another process has counted on: it is this window now, unless this process has come further meanwhile.
+    pub fn catch_up_with(&mut self, window: u16) {
+        if window.wrapping_sub(self.window).cast_signed() > 0 {
+            self.go_on_from(window);
+        }
+    }
+
     /// Whole windows since a connection with this link was heard.
     pub fn windows_of_silence(&self, link: u32) -> u16 {
         age(link, self.window)

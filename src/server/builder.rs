@@ -339,10 +339,11 @@ impl ServerBuilder {
     /// a file that only this user may open; only processes of this user or of root are answered.
     ///
     /// Both must have the same address, ports and number of shards, speak the same protocol, both TLS or neither, and the
-    /// later one as many `max_connections` at least; otherwise `start` of the later one fails with a `HostError` that says
-    /// what differs. What a service knows of a connection goes through [`Service::hand_over`] and [`Service::taken_over`],
-    /// and what it knows beside them through [`Service::hand_over_shard`] and [`Service::taken_over_shard`]. TLS sessions, and
-    /// what `c1m::websocket`, `c1m::http` and `c1m::push` have heard so far, go along by themselves.
+    /// later one as many `max_connections` at least, where connections sleep no more either; otherwise `start` of the later
+    /// one fails with a `HostError` that says what differs. What a service knows of a connection goes through
+    /// [`Service::hand_over`] and [`Service::taken_over`], and what it knows beside them through
+    /// [`Service::hand_over_shard`] and [`Service::taken_over_shard`]. TLS sessions, and what `c1m::websocket`, `c1m::http`
+    /// and `c1m::push` have heard so far, go along by themselves.
     ///
     /// Where the environment has `NOTIFY_SOCKET`, listeners and what is kept of sleeping connections are left with the
     /// service manager (`FileDescriptorStoreMax=` in systemd.service(5)). If this process is killed, the next one that the

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::builder::EventSink;
 use super::takeover::{Arrivals, HandoverSlot};
-use super::{HAND_OVER, SERVE, STOP, ServerEvent, ShardInfo};
-use crate::connections::{CloseMode, CloseReason, Connections};
+use super::{HAND_OVER, LEAVE, SERVE, STOP, ServerEvent, ShardInfo};
+use crate::connections::{CloseMode, CloseReason, Connections, SleepersFrom};
 use crate::error::{Errno, Error, Result};
 use crate::latency::Latency;
 use crate::listener;
@@ -152,7 +152,7 @@ impl<M: Send + 'static> ShardStart<M> {
             Origin::Fresh => connections.listen(self.sockets, self.accepts)?,
             Origin::Left => {
                 connections.inherit_listeners(self.inherited_backlog);
-                driver.inherit(connections, SleepersHere::default())?;
+                driver.inherit(connections, SleepersHere::default(), SleepersFrom::Nobody)?;
                 driver.listen(connections, self.sockets)?;
             }
             Origin::HandedOver(arrivals) => {
@@ -230,6 +230,9 @@ impl<S: Service> Driver for ServerDriver<S> {
     }
 
     fn turn(&mut self, connections: &mut Connections<S::State>, now: Instant, command: u32) -> Result<Schedule> {
+        if command == LEAVE {
+            return Ok(Schedule::Finished);
+        }
         if command != SERVE && self.context.is_divided() && self.handing.is_none() && self.arriving.is_none() {
             self.unite(connections)?;
         }

@@ -1,5 +1,7 @@
 //! A server's part in a takeover: what it takes from an earlier server at its start (`predecessor.rs`), and how it hands
 //! all to a later one (`successor.rs`).
+//!
+//! Once the server before has gone, nothing may fail that would end this one. So what may fail comes before.
 
 mod predecessor;
 mod successor;
@@ -11,15 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::builder::EventSink;
-use super::{Options, ServerEvent};
+use super::hibernation::Hibernation;
+use super::{Launch, Options, Server, ServerEvent, UNITED};
 use crate::connections::{EntryMemory, WindowWord};
 use crate::error::{Errno, HostError, Result, TakeoverReason};
 use crate::host::Host;
+#[cfg(feature = "metrics")]
+use crate::metrics::Exporter;
 use crate::plan::ShardPlan;
 use crate::service::Service;
+use crate::shard::ShardHandle;
 use crate::stats::Spoken;
 use crate::sys::{self, Catcher, SharedMemory};
-use crate::takeover::{Hello, ShardTerms, Speaks, StateFile, Terms, store};
+use crate::takeover::{Hello, ShardTerms, Speaks, StateFile, Terms, TermsText, store, tell_ready};
 
 pub(super) use predecessor::{Arrival, Arrivals, Inheritance, Queue};
 pub(super) use successor::{Answer, Desk, HandoverSlot, Link, Parcel};
@@ -89,37 +95,117 @@ pub(super) fn terms(
         catcher: None,
         speaks: speaks.clone(),
         network: Host::here().network_namespace(),
+        process: std::process::id(),
     }
 }
 
-/// The name of a listener among what is handed over.
+/// The names of what is handed over.
+const STATE: &str = "state";
+pub(super) const METRICS: &str = "metrics";
 fn listener_name(shard: usize, port: u16) -> String {
     format!("listener-{shard}-{port}")
+}
+fn memory_names(shard: usize) -> [String; 2] {
+    [format!("entries-{shard}"), format!("addresses-{shard}")]
+}
+
+/// The names of what is handed over and not left with a service manager: the listener at the path, and the channels.
+const PATH: &str = "path";
+const CHANNEL: &str = "channel-";
+fn channel_name(shard: usize) -> String {
+    format!("{CHANNEL}{shard}")
+}
+
+/// All that a server with these terms hands over, but for the listener of metrics, which not every server has.
+fn names(terms: &Terms) -> Vec<String> {
+    let mut names = vec![STATE.to_owned()];
+    for (shard, ShardTerms { ports }) in terms.shards.iter().enumerate() {
+        names.extend(ports.iter().map(|port| listener_name(shard, *port)));
+    }
+    if terms.catcher.is_some() {
+        let shards = terms.shards.len();
+        names.extend(Catcher::map_names(shards).chain((0..shards).flat_map(memory_names)));
+    }
+    names
+}
+
+impl<M: Send + 'static> Server<M> {
+    /// What outlives this process, where there is to be a successor.
+    pub(super) fn outliving(&self, inheritance: Option<&mut Inheritance>, shards: usize) -> Result<Option<Outliving>> {
+        let made = |_| match inheritance {
+            Some(inheritance) => Outliving::inherit(inheritance, shards),
+            None => Outliving::new(shards),
+        };
+        self.options.takeover.as_ref().map(made).transpose()
+    }
+
+    /// Takes over from the server that runs, if there is one, and then listens for a successor.
+    pub(super) fn succeed(
+        &mut self,
+        launch: Launch<M>,
+        queues: Vec<(ShardHandle, Queue)>,
+        slots: Vec<(ShardHandle, HandoverSlot)>,
+    ) -> Result<()> {
+        let (Some(path), Some(outliving)) = (self.options.takeover.clone(), launch.outliving) else { return Ok(()) };
+        let mut inheritance = launch.inheritance;
+        let path_listener = inheritance.as_mut().and_then(Inheritance::path_listener);
+        let catcher = launch.hibernation.as_ref().map(Hibernation::catcher);
+        let mut terms = terms(&self.options, &launch.plans, self.awake, self.backlog, &launch.speaks);
+        terms.catcher = catcher.map(Catcher::terms);
+        let terms = TermsText::of(&terms).map_err(|error| no_memory(&error))?;
+        #[cfg(feature = "metrics")]
+        let metrics = self.metrics.as_ref().map(Exporter::listener);
+        #[cfg(not(feature = "metrics"))]
+        let metrics = None;
+        let offer: Offer = outliving.offer(&self.listeners, catcher, metrics)?.into();
+        let stale = inheritance.as_ref().map(|inheritance| inheritance.stale(&offer)).unwrap_or_default();
+        let desk = Desk::prepare(&path, path_listener, terms.clone(), offer.clone(), slots, launch.events.clone())?;
+        if let Some(inheritance) = &mut inheritance {
+            self.pauses = inheritance.take_over(&path, queues)?;
+        }
+        self.command_all(UNITED);
+        outliving.state.write(&terms);
+        leave(&offer, &stale, &launch.events);
+        self.desk = Some(desk.open());
+        tell_ready();
+        if let Some(inheritance) = &inheritance {
+            inheritance.succeeded();
+        }
+        Ok(())
+    }
+}
+
+/// All descriptors that a later process needs, by name.
+type Offer = Arc<[(String, OwnedFd)]>;
+
+/// New memory for the entries of so many shards.
+fn new_memories(shards: usize) -> io::Result<Vec<(OwnedFd, OwnedFd)>> {
+    let memory = |name: &str| SharedMemory::new(name).and_then(|memory| memory.as_fd().try_clone_to_owned());
+    (0..shards).map(|_| Ok((memory("c1m-entries")?, memory("c1m-addresses")?))).collect()
 }
 
 impl Outliving {
     /// New memory for so many shards.
-    pub fn new(shards: usize) -> Result<Outliving> {
-        let memory = |name: &str| SharedMemory::new(name).and_then(|memory| memory.as_fd().try_clone_to_owned());
-        let memories = (0..shards).map(|_| Ok((memory("c1m-entries")?, memory("c1m-addresses")?)));
-        let memories = memories.collect::<io::Result<Vec<_>>>().map_err(|error| no_memory(&error))?;
-        let state = StateFile::new(shards).map_err(|error| no_memory(&error))?;
-        Ok(Outliving { state, memories })
+    fn new(shards: usize) -> Result<Outliving> {
+        let all = || Ok(Outliving { state: StateFile::new(shards)?, memories: new_memories(shards)? });
+        all().map_err(|error: io::Error| no_memory(&error).into())
     }
 
-    /// That of another process, if its connections sleep.
-    pub fn inherit(inheritance: &mut Inheritance, shards: usize) -> Result<Outliving> {
-        if inheritance.terms.catcher.is_none() {
-            return Outliving::new(shards);
-        }
-        let mut take = |name: String| inheritance.take(&name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+    /// That of another process, but for entries where none of its connections sleeps.
+    fn inherit(inheritance: &mut Inheritance, shards: usize) -> Result<Outliving> {
+        let sleep = inheritance.terms.catcher.is_some();
+        let mut take = |name: &str| inheritance.take(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
         let mut all = || {
-            let state = StateFile::adopt(take("state".to_owned())?)?;
-            let pair = |shard| Ok((take(format!("entries-{shard}"))?, take(format!("addresses-{shard}"))?));
-            Ok((state, (0..shards).map(pair).collect::<io::Result<Vec<_>>>()?))
+            let state = StateFile::adopt(take(STATE)?)?;
+            let pair = |shard| {
+                let [entries, addresses] = memory_names(shard);
+                Ok((take(&entries)?, take(&addresses)?))
+            };
+            let memories =
+                if sleep { (0..shards).map(pair).collect::<io::Result<_>>()? } else { new_memories(shards)? };
+            Ok(Outliving { state, memories })
         };
-        let (state, memories) = all().map_err(|error: io::Error| no_memory(&error))?;
-        Ok(Outliving { state, memories })
+        all().map_err(|error: io::Error| no_memory(&error).into())
     }
 
     /// Where the entries of a shard lie.
@@ -130,39 +216,36 @@ impl Outliving {
         Ok((memory, self.state.window(shard)))
     }
 
-    /// Writes down what a later process must know, and returns all descriptors that it needs, by name.
-    pub fn offer(
+    /// All descriptors that a later process needs, by name.
+    fn offer(
         &self,
-        terms: &Terms,
         listeners: &[(usize, Arc<TcpListener>)],
         catcher: Option<&Catcher>,
         metrics: Option<BorrowedFd<'_>>,
     ) -> Result<Vec<(String, OwnedFd)>> {
-        let mut all: Vec<(String, BorrowedFd<'_>)> = vec![("state".to_owned(), self.state.as_fd())];
+        let mut all: Vec<(String, BorrowedFd<'_>)> = vec![(STATE.to_owned(), self.state.as_fd())];
         for (shard, listener) in listeners {
             let port = listener.local_addr().map_err(|error| no_memory(&error))?.port();
             all.push((listener_name(*shard, port), listener.as_fd()));
         }
-        all.extend(metrics.map(|metrics| ("metrics".to_owned(), metrics)));
+        all.extend(metrics.map(|metrics| (METRICS.to_owned(), metrics)));
         if let Some(catcher) = catcher {
             all.extend(catcher.maps());
             for (shard, (entries, addresses)) in self.memories.iter().enumerate() {
-                all.push((format!("entries-{shard}"), entries.as_fd()));
-                all.push((format!("addresses-{shard}"), addresses.as_fd()));
+                all.extend(memory_names(shard).into_iter().zip([entries.as_fd(), addresses.as_fd()]));
             }
         }
         let copies = all.into_iter().map(|(name, descriptor)| Ok((name, descriptor.try_clone_to_owned()?)));
-        let copies = self.state.write(terms).and_then(|()| copies.collect::<io::Result<Vec<_>>>());
-        copies.map_err(|error| no_memory(&error).into())
+        copies.collect::<io::Result<Vec<_>>>().map_err(|error| no_memory(&error).into())
     }
 }
 
-/// Leaves descriptors with the service manager, if there is one. One that does not take them is not needed, and not waited
-/// for again: then nothing outlives a kill.
-pub(super) fn leave(offer: &[(String, OwnedFd)], events: &EventSink) {
+/// Leaves descriptors with the service manager, if there is one, which forgets those that are `stale`. One that does not take
+/// them is not needed, and not waited for again: then nothing outlives a kill.
+fn leave(offer: &[(String, OwnedFd)], stale: &[String], events: &EventSink) {
     let Some(store) = store() else { return };
-    let mut kept = offer.iter().map(|(name, descriptor)| store.keep(name, descriptor.as_fd()));
-    if let Some(error) = kept.find_map(io::Result::err) {
+    let keep = |(name, descriptor): &(String, OwnedFd)| store.keep(name, descriptor.as_fd());
+    if let Err(error) = store.forget(stale).and_then(|()| offer.iter().try_for_each(keep)) {
         events(ServerEvent::StoreFailed(Errno::of(&error)));
     }
 }

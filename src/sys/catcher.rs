@@ -211,13 +211,16 @@ impl Catcher {
         CatcherTerms { shards, ring_bytes, buckets, keys, processes: self.processes }
     }
 
+    /// The names of the maps of a catcher for so many shards.
+    pub fn map_names(shards: usize) -> impl Iterator<Item = String> {
+        [TABLE, RINGS, WORDS].map(str::to_owned).into_iter().chain((0..shards).map(ring_name))
+    }
+
     /// Its maps, by name.
     pub fn maps(&self) -> Vec<(String, BorrowedFd<'_>)> {
-        let mut maps: Vec<_> = [(TABLE, self.table.map()), (RINGS, &self.ring_map), (WORDS, &self.words)]
-            .map(|(name, map)| (name.to_owned(), map.as_fd()))
-            .into();
-        maps.extend(self.rings.iter().enumerate().map(|(shard, (ring, _))| (ring_name(shard), ring.as_fd())));
-        maps
+        let maps = [self.table.map(), &self.ring_map, &self.words];
+        let maps = maps.into_iter().chain(self.rings.iter().map(|(ring, _)| ring));
+        Catcher::map_names(self.rings.len()).zip(maps.map(AsFd::as_fd)).collect()
     }
 
     /// Removes the connections of a shard whose index is not to stay. To be called while that shard inserts and removes

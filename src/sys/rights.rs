@@ -137,6 +137,12 @@ pub fn unix_socket_at(path: &Path) -> Option<(u64, u64)> {
     file.file_type().is_socket().then(|| (file.dev(), file.ino()))
 }
 
+/// The file of a descriptor, by device and inode. Sockets and files in memory have one each, and all BPF maps have the same.
+pub fn file_of(descriptor: impl AsFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(descriptor)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
 /// Sends one datagram with descriptors to a Unix socket, by its path or, behind an `@`, by its abstract name.
 pub fn tell_datagram(to: &str, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     use std::os::linux::net::SocketAddrExt;

@@ -34,12 +34,29 @@ pub enum Kind {
     KnownSleepers = 10,
     /// The successor serves the sleeping connections of the shard, and has time for those that are awake.
     Serving = 11,
+    /// The successor has everything, and the service manager knows that it is the service now.
+    Succeeded = 12,
 }
 
 impl Kind {
     fn of(number: u32) -> Option<Kind> {
-        use Kind::{Batch, Begin, Descriptors, Done, Hello, KnownSleepers, Refused, Serving, Sleepers, Taken, Terms};
-        let all = [Hello, Refused, Terms, Descriptors, Begin, Sleepers, Batch, Done, Taken, KnownSleepers, Serving];
+        use Kind::{
+            Batch, Begin, Descriptors, Done, Hello, KnownSleepers, Refused, Serving, Sleepers, Succeeded, Taken, Terms,
+        };
+        let all = [
+            Hello,
+            Refused,
+            Terms,
+            Descriptors,
+            Begin,
+            Sleepers,
+            Batch,
+            Done,
+            Taken,
+            KnownSleepers,
+            Serving,
+            Succeeded,
+        ];
         all.into_iter().find(|kind| *kind as u32 == number)
     }
 }

@@ -45,6 +45,8 @@ pub struct KnownSleepers(Writer);
 pub struct Sleepers {
     /// The window of time at which they were given away (`connections/idle.rs`).
     pub window: u16,
+    /// Connections of the shard that are awake, and come later.
+    pub awake: u64,
     /// What the engine knows.
     pub surrendered: Surrendered,
 }
@@ -56,6 +58,8 @@ pub struct Batch {
     pub ended: Vec<u32>,
     /// The connections.
     pub connections: Vec<(HandedState, Known)>,
+    /// Connections that come later.
+    pub to_come: u64,
 }
 
 /// Bits of a connection's flags.
@@ -104,6 +108,12 @@ impl Writer {
     fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.0.extend(bytes);
+    }
+
+    /// The name of a connection, and how much was said on it.
+    fn said_at(&mut self, (name, said): (ConnId, u64)) {
+        self.number(name.to_number().to_le_bytes());
+        self.number(said.to_le_bytes());
     }
 
     fn known(&mut self, known: &Known) {
@@ -159,6 +169,10 @@ impl<'a> Reader<'a> {
         self.u64().map(ConnId::of_number)
     }
 
+    fn said_at(&mut self) -> Option<(ConnId, u64)> {
+        Some((self.name()?, self.u64()?))
+    }
+
     fn known(&mut self) -> Option<Known> {
         let [flags] = self.number()?;
         if flags & !(AGED | HAS_DEADLINE) != 0 {
@@ -180,8 +194,7 @@ impl KnownSleepers {
     pub fn push(&mut self, sleeper: &Sleeper) {
         let Sleeper { name, said, known, tls } = sleeper;
         let writer = &mut self.0;
-        writer.number(name.to_number().to_le_bytes());
-        writer.number(said.to_le_bytes());
+        writer.said_at((*name, *said));
         writer.number([flag(tls.is_some(), SECURED)]);
         if let Some(tls) = tls {
             writer.bytes(tls);
@@ -208,7 +221,7 @@ impl KnownSleepers {
     pub fn decode(bytes: &[u8]) -> Option<Vec<Sleeper>> {
         let (mut reader, mut all) = (Reader(bytes), Vec::new());
         while !reader.0.is_empty() {
-            let (name, said) = (reader.name()?, reader.u64()?);
+            let (name, said) = reader.said_at()?;
             let tls = match reader.number()? {
                 [0] => None,
                 [SECURED] => Some(Wiped::from(reader.bytes()?)),
@@ -225,13 +238,15 @@ impl Sleepers {
     pub fn encode(&self) -> Wiped {
         let mut writer = Writer::default();
         writer.number(self.window.to_le_bytes());
+        writer.number(self.awake.to_le_bytes());
         writer.count(self.surrendered.closings.len());
-        for (index, [first, second]) in &self.surrendered.closings {
-            [*index, *first, *second].into_iter().for_each(|number| writer.number(number.to_le_bytes()));
+        for (at, numbers) in &self.surrendered.closings {
+            writer.said_at(*at);
+            numbers.iter().for_each(|number| writer.number(number.to_le_bytes()));
         }
         writer.count(self.surrendered.unsent.len());
-        for (name, bytes, closes) in &self.surrendered.unsent {
-            writer.number(name.to_number().to_le_bytes());
+        for (at, bytes, closes) in &self.surrendered.unsent {
+            writer.said_at(*at);
             writer.bytes(bytes);
             writer.number([flags_of(*closes)]);
         }
@@ -241,13 +256,13 @@ impl Sleepers {
     /// Reads what `encode` has written; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Sleepers> {
         let mut reader = Reader(bytes);
-        let window = reader.u16()?;
-        let closings = reader.many(|reader| Some((reader.u32()?, [reader.u32()?, reader.u32()?])))?;
+        let (window, awake) = (reader.u16()?, reader.u64()?);
+        let closings = reader.many(|reader| Some((reader.said_at()?, [reader.u32()?, reader.u32()?])))?;
         let unsent = reader.many(|reader| {
-            let (name, bytes, [flags]) = (reader.name()?, reader.bytes()?.to_vec(), reader.number()?);
-            Some((name, bytes, closes(flags)?))
+            let (at, bytes, [flags]) = (reader.said_at()?, reader.bytes()?.to_vec(), reader.number()?);
+            Some((at, bytes, closes(flags)?))
         })?;
-        reader.end(Sleepers { window, surrendered: Surrendered { closings, unsent } })
+        reader.end(Sleepers { window, awake, surrendered: Surrendered { closings, unsent } })
     }
 }
 
@@ -260,6 +275,7 @@ impl Batch {
     /// As bytes.
     pub fn encode(&self) -> Wiped {
         let mut writer = Writer::default();
+        writer.number(self.to_come.to_le_bytes());
         writer.count(self.ended.len());
         self.ended.iter().for_each(|index| writer.number(index.to_le_bytes()));
         writer.count(self.connections.len());
@@ -286,6 +302,7 @@ impl Batch {
     /// Reads what `encode` has written; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Batch> {
         let mut reader = Reader(bytes);
+        let to_come = reader.u64()?;
         let ended = reader.many(Reader::u32)?;
         let connections = reader.many(|reader| {
             let [flags] = reader.number()?;
@@ -303,7 +320,7 @@ impl Batch {
             };
             Some((state, reader.known()?))
         })?;
-        reader.end(Batch { ended, connections })
+        reader.end(Batch { ended, connections, to_come })
     }
 }
 
@@ -360,16 +377,20 @@ mod tests {
     }
 
     fn sleepers() -> impl Strategy<Value = Sleepers> {
-        let closings = prop::collection::vec(any::<(u32, [u32; 2])>(), 0..5);
-        let unsent = prop::collection::vec((name(), bytes(), closes()), 0..5);
-        (any::<u16>(), closings, unsent)
-            .prop_map(|(window, closings, unsent)| Sleepers { window, surrendered: Surrendered { closings, unsent } })
+        let said_at = || (name(), any::<u64>());
+        let closings = prop::collection::vec((said_at(), any::<[u32; 2]>()), 0..5);
+        let unsent = prop::collection::vec((said_at(), bytes(), closes()), 0..5);
+        (any::<(u16, u64)>(), closings, unsent).prop_map(|((window, awake), closings, unsent)| Sleepers {
+            window,
+            awake,
+            surrendered: Surrendered { closings, unsent },
+        })
     }
 
     fn batch() -> impl Strategy<Value = Batch> {
         let connections = prop::collection::vec((state(), known()), 0..5);
-        (prop::collection::vec(any::<u32>(), 0..5), connections)
-            .prop_map(|(ended, connections)| Batch { ended, connections })
+        (prop::collection::vec(any::<u32>(), 0..5), connections, any::<u64>())
+            .prop_map(|(ended, connections, to_come)| Batch { ended, connections, to_come })
     }
 
     proptest! {
@@ -398,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_number_of_connections_that_are_not_there_takes_no_memory() {
-        let many = [[0u8; 8], u64::MAX.to_le_bytes()].concat();
+        let many = [[0u8; 8], [0; 8], u64::MAX.to_le_bytes()].concat();
         assert_eq!(Batch::decode(&many), None);
     }
 }

@@ -30,11 +30,10 @@ impl Store {
         tell_datagram(&self.socket, &text, &[descriptor])
     }
 
-    /// Has the manager forget the descriptors of these names. A manager that has gone has forgotten them, and one that takes
-    /// no message is not waited for again.
-    pub fn forget(&self, names: &[String]) {
+    /// Has the manager forget the descriptors of these names. One that takes no message is not waited for again.
+    pub fn forget(&self, names: &[String]) -> io::Result<()> {
         let forget = |name: &String| format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}");
-        let _ = names.iter().try_for_each(|name| tell_datagram(&self.socket, &forget(name), &[]));
+        names.iter().try_for_each(|name| tell_datagram(&self.socket, &forget(name), &[]))
     }
 }
 
@@ -46,8 +45,14 @@ pub fn tell_ready() {
     }
 }
 
-/// The descriptors that an earlier process has left with the manager, by name. A second call finds none.
+/// The descriptors that an earlier process has left with the manager, by name. Of several with one name it is the newest,
+/// which systemd gives first. A second call finds none.
 pub fn left_descriptors() -> BTreeMap<String, OwnedFd> {
-    let ours = |(name, descriptor): (String, OwnedFd)| Some((name.strip_prefix(PREFIX)?.to_owned(), descriptor));
-    given_descriptors(PREFIX).into_iter().filter_map(ours).collect()
+    let mut left = BTreeMap::new();
+    for (name, descriptor) in given_descriptors(PREFIX) {
+        if let Some(name) = name.strip_prefix(PREFIX) {
+            left.entry(name.to_owned()).or_insert(descriptor);
+        }
+    }
+    left
 }

@@ -66,6 +66,9 @@ pub struct Terms {
     /// Its network namespace, such as `net:[4026531840]`; `None` where that is not known.
     #[serde(default)]
     pub network: Option<String>,
+    /// The number of the process that tells this. Who asked may have connected when another one listened there.
+    #[serde(default)]
+    pub process: u32,
 }
 
 /// What is spoken on the connections of a server.
@@ -209,6 +212,24 @@ impl Speaks {
 /// A table is sized in whole buckets of a few connections each.
 const LEEWAY: u64 = 8;
 
+/// Terms as bytes of a message. They fit a file of states.
+#[derive(Debug, Clone)]
+pub struct TermsText(Vec<u8>);
+
+impl TermsText {
+    /// Fails for terms that are too long.
+    pub fn of(terms: &Terms) -> io::Result<TermsText> {
+        let text = to_bytes(terms)?;
+        let fits = text.len() <= MOST_TERMS - 8;
+        fits.then_some(TermsText(text)).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "terms too long"))
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Where terms lie that outlive a process, and with them the words in which shards write which window of time it is.
 pub struct StateFile {
     memory: SharedMemory,
@@ -246,13 +267,10 @@ impl StateFile {
         WindowWord::of(self.mapping.clone(), shard)
     }
 
-    /// Writes terms down. A reader finds the old ones, none, or these.
-    pub fn write(&self, terms: &Terms) -> io::Result<()> {
-        let text = to_bytes(terms)?;
+    /// Writes terms down, as bytes. A reader finds the old ones, none, or these.
+    pub fn write(&self, terms: &TermsText) {
+        let TermsText(text) = terms;
         let words = &self.mapping.words()[TERMS_AT / 8..];
-        if text.len() > MOST_TERMS - 8 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "terms too long"));
-        }
         words[0].store(0, Ordering::SeqCst);
         for (word, bytes) in words[1..].iter().zip(text.chunks(8)) {
             let mut whole = [0; 8];
@@ -260,7 +278,6 @@ impl StateFile {
             word.store(u64::from_ne_bytes(whole), Ordering::Relaxed);
         }
         words[0].store(text.len() as u64, Ordering::SeqCst);
-        Ok(())
     }
 
     /// Reads the terms. Fails with `InvalidData` where there are none.
@@ -302,6 +319,7 @@ mod tests {
             catcher: Some(CatcherTerms { shards: 2, ring_bytes: 1 << 18, buckets: 179, keys, processes: 0 }),
             speaks: Speaks { protocol: "raw".to_owned(), service: "echo".to_owned(), tls: false },
             network: Some("net:[1]".to_owned()),
+            process: 1,
         }
     }
 
@@ -339,7 +357,7 @@ mod tests {
     fn a_state_file_keeps_terms_for_the_next_process() {
         let file = StateFile::new(2).unwrap();
         assert!(file.read().is_err(), "there are none yet");
-        file.write(&terms()).unwrap();
+        file.write(&TermsText::of(&terms()).unwrap());
         let other = StateFile::adopt(file.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(other.read().unwrap(), terms());
         let short = SharedMemory::new("short").unwrap();

@@ -369,7 +369,7 @@ fn a_server_that_stops_says_goodbye_to_sleepers() {
 }
 
 /// Sends back what comes, and sends to all its connections what it is told to, and says when it has done so.
-struct Pusher(Sender<()>);
+pub struct Pusher(pub Sender<()>);
 
 impl Service for Pusher {
     type State = ();

@@ -2,9 +2,11 @@
 //! a service manager that is played by the test.
 
 mod asking;
+mod failing;
 pub mod halfway;
 mod manager;
 mod metrics;
+mod newcomers;
 mod services;
 mod settings;
 mod spoken;
@@ -386,7 +388,7 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
     let start = |manager: &mut Manager| manager.start(&house, &arguments);
     let mut server = start(&mut manager);
     // Two listeners, three maps and the terms; and of each shard its ring buffer, entries and addresses.
-    assert_eq!(manager.kept.len(), 2 + 3 + 1 + 2 * 3, "{:?}", manager.kept.keys());
+    assert_eq!(manager.names().len(), 2 + 3 + 1 + 2 * 3, "{:?}", manager.names());
     let mut silent = house.crowd(300);
     let mut all_lost = 0;
     for turn in 0..3 {
@@ -482,20 +484,25 @@ fn told(path: &Path, terms: impl Fn(&Terms) -> Option<Vec<u8>> + Send) -> impl F
         let (socket, _) = listener.accept().unwrap();
         let channel = Channel::over(socket);
         let hello: Hello = of_bytes(&channel.expect(Kind::Hello).unwrap().body).unwrap();
-        let ours = Terms {
-            hello,
-            bind: "127.0.0.1".to_owned(),
-            shards: Vec::new(),
-            connections: 1,
-            awake: None,
-            backlog: 1,
-            catcher: None,
-            speaks: Speaks::default(),
-            network: None,
-        };
-        if let Some(body) = terms(&ours) {
+        if let Some(body) = terms(&terms_of(hello)) {
             channel.send(Kind::Terms, &body, &[]).unwrap();
         }
+    }
+}
+
+/// What this process might tell of itself.
+fn terms_of(hello: Hello) -> Terms {
+    Terms {
+        hello,
+        bind: "127.0.0.1".to_owned(),
+        shards: Vec::new(),
+        connections: 1,
+        awake: None,
+        backlog: 1,
+        catcher: None,
+        speaks: Speaks::default(),
+        network: None,
+        process: std::process::id(),
     }
 }
 

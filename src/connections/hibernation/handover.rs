@@ -48,14 +48,17 @@ impl WindowWord {
     }
 }
 
+/// The name of a connection, and how much was said on it so far.
+pub type SaidAt = (ConnId, u64);
+
 /// What is known of a shard's sleeping connections beside their entries. Empty where the process was killed that knew
 /// it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surrendered {
-    /// How far the ends have come that are under way, by entry.
-    pub closings: Vec<(u32, [u32; 2])>,
-    /// Bytes for connections that could not be woken, by name, and how each is closed once they have been sent.
-    pub unsent: Vec<(ConnId, Vec<u8>, Option<Closes>)>,
+    /// How far the ends have come that are under way.
+    pub closings: Vec<(SaidAt, [u32; 2])>,
+    /// Bytes for connections that could not be woken, and how each is closed once they have been sent.
+    pub unsent: Vec<(SaidAt, Vec<u8>, Option<Closes>)>,
 }
 
 /// What of the sleeping connections is another process's. As long as anything is, none falls asleep here, and what comes
@@ -199,14 +202,22 @@ impl<S: Default> Hibernation<S> {
         counters.live.sub(asleep);
         counters.handed_over.add(asleep);
         around.parts.acceptor.leave(asleep);
-        let closings = self.endings.take_all().into_iter().map(|(index, closing)| (index, closing.to_numbers()));
-        let unsent = self.unsent.take_all().into_iter();
-        let unsent = unsent.map(|(name, Kept { bytes, closes })| (name, bytes, closes.map(Closes::from)));
+        let closings = self.endings.take_all().into_iter();
+        let closings = closings.map(|(index, closing)| (self.said_at(index), closing.to_numbers())).collect();
+        let unsent = self.unsent.take_all().into_iter().filter_map(|(name, Kept { bytes, closes })| {
+            let index = self.entries.find(name)?;
+            Some((self.said_at(index), bytes, closes.map(Closes::from)))
+        });
+        let unsent = unsent.collect();
         self.keepalive.forget_all();
-        let surrendered = Surrendered { closings: closings.collect(), unsent: unsent.collect() };
         self.entries.surrender();
         self.given = Given::All;
-        surrendered
+        Surrendered { closings, unsent }
+    }
+
+    /// The name of an entry's connection, and how much was said on that.
+    fn said_at(&self, index: u32) -> SaidAt {
+        (self.entries.name_of(index), self.entries.said(index))
     }
 
     /// Connections are lost that are awake in a process which is gone.
@@ -256,24 +267,34 @@ impl<S: Default> Hibernation<S> {
         self.grace_look = None;
     }
 
-    /// Takes the sleeping connections over that another process has given away, or that an earlier one left when it was
-    /// killed (`from` is `None`), or that this one gave to a process which was killed. Connections that were awake
-    /// without a socket here or, with `from`, in the other process are lost. `keeps` tells of each that sleeps, and of what
-    /// was said on it, whether what it needs is here: the others are reset, and lost too.
+    /// Takes the sleeping connections over that another process hands over, or has left when it was killed. Connections that
+    /// were awake without a socket here or in a process that hands over are lost. Of what was `surrendered` counts what
+    /// belongs to connections on which nothing was said since. `keeps` tells of each that sleeps, and of what was said on
+    /// it, whether what it needs is here: the others are reset, and lost too.
     pub fn take_over<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
-        from: Option<Surrendered>,
+        surrendered: Surrendered,
+        is_handed_over: bool,
         keeps: &dyn Fn(ConnId, u64) -> bool,
     ) -> Result<()> {
         self.entries.catch_up().map_err(no_memory)?;
         self.host.catch_up();
+        // Another process that had them may be gone without having sent what is kept for them.
+        for (at, ..) in &surrendered.unsent {
+            if let Some(index) = self.entries.find(at.0)
+                && self.entries.whereabouts(index) == Whereabouts::Sending
+                && self.said_at(index) == *at
+            {
+                self.entries.move_to(index, Whereabouts::Asleep);
+            }
+        }
         let here: HashSet<u32> = self.by_slot.iter().flatten().copied().filter(|entry| *entry != NO_ENTRY).collect();
-        let found = self.entries.take_stock(|index| from.is_some() || here.contains(&index));
+        let found = self.entries.take_stock(|index| is_handed_over || here.contains(&index));
         self.count_dropped(around.parts.counters);
         self.given = Given::Nothing;
         self.ended_away.clear();
-        if from.is_none() {
+        if !is_handed_over {
             let entries = &self.entries;
             self.host.retain(&|index| entries.whereabouts(index).is_kept());
         }
@@ -286,19 +307,19 @@ impl<S: Default> Hibernation<S> {
         counters.taken_over.add(asleep);
         counters.lost_in_takeover.add(u64::from(found.lost) + refused);
         around.parts.acceptor.enter_anyway(asleep);
-        let from = from.unwrap_or_default();
-        let closings: HashMap<u32, Closing> = from
-            .closings
-            .iter()
-            .filter_map(|(index, numbers)| Some((*index, Closing::of_numbers(*numbers)?)))
-            .collect();
+        let Surrendered { closings, unsent } = surrendered;
+        let closings: HashMap<SaidAt, Closing> =
+            closings.iter().filter_map(|(at, numbers)| Some((*at, Closing::of_numbers(*numbers)?))).collect();
         for index in found.ending {
-            self.resume_end(around, index, closings.get(&index).copied());
+            let closing = closings.get(&self.said_at(index)).copied();
+            self.resume_end(around, index, closing);
         }
-        for (name, bytes, closes) in from.unsent {
-            if let Some(index) = self.asleep(name) {
+        for (at, bytes, closes) in unsent {
+            if let Some(index) = self.asleep(at.0)
+                && self.said_at(index) == at
+            {
                 self.entries.move_to(index, Whereabouts::Sending);
-                self.unsent.put(name, &bytes, closes.map(Closes::how));
+                self.unsent.put(at.0, &bytes, closes.map(Closes::how));
             }
         }
         Ok(())

@@ -10,6 +10,13 @@ pub enum TakeoverReason {
     Misfit(String),
     /// What an earlier process has left with the service manager cannot be used: why.
     Left(String),
+    /// What an earlier process has left with the service manager is not all: it kept so many descriptors of so many.
+    Incomplete {
+        /// Those that are there.
+        there: usize,
+        /// Those that the process has left.
+        all: usize,
+    },
     /// The process that listens at the path is another user's.
     OtherUser,
     /// The process that listens at the path did not answer as a server does, or not in time.
@@ -31,6 +38,11 @@ impl TakeoverReason {
             TakeoverReason::Refused(why) => format!("the server that runs hands nothing over: {why}"),
             TakeoverReason::Misfit(why) => format!("the server that runs cannot be taken over: {why}"),
             TakeoverReason::Left(why) => format!("what an earlier process has left cannot be taken over: {why}"),
+            TakeoverReason::Incomplete { there, all } => {
+                format!(
+                    "of what an earlier process has left, {there} of {all} descriptors are there: the service manager kept no more"
+                )
+            }
             TakeoverReason::OtherUser => "the process that listens there is another user's".to_owned(),
             TakeoverReason::NoAnswer => {
                 "the process that listens there does not answer as a server does, or not in time".to_owned()
@@ -57,6 +69,9 @@ impl TakeoverReason {
             TakeoverReason::Left(_) => {
                 "start with the options of that process, or drop what it left (systemctl clean --what=fdstore UNIT)"
                     .to_owned()
+            }
+            TakeoverReason::Incomplete { .. } => {
+                "raise FileDescriptorStoreMax=, and drop what it left (systemctl clean --what=fdstore UNIT)".to_owned()
             }
             TakeoverReason::OtherUser => "name another path, or run as that user".to_owned(),
             TakeoverReason::Path => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
 
 use super::ServerDriver;
-use crate::connections::{Connections, Handed};
+use crate::connections::{Connections, Handed, SleepersFrom};
 use crate::error::Result;
 use crate::latency::Latency;
 use crate::server::takeover::{Arrival, Arrivals};
@@ -86,28 +86,33 @@ impl<S: Service> ServerDriver<S> {
             Arrival::Sleepers(sleepers) => {
                 let here = std::mem::take(&mut arriving.sleepers);
                 let keeps = |name: ConnId, _| !here.unusable.contains(&name);
-                connections.take_over_sleepers(Some((sleepers.surrendered, sleepers.window)), &keeps)?;
+                let from = SleepersFrom::Predecessor(sleepers.surrendered, sleepers.window);
+                connections.take_over_sleepers(from, &keeps)?;
+                connections.expect(sleepers.awake);
                 let names = connections.sleeping();
                 self.greet_sleepers(connections, here, names)?;
                 arriving.began = true;
                 self.listen(connections, std::mem::take(&mut arriving.sockets))?;
                 let _ = arriving.arrivals.placed.send(None);
             }
-            Arrival::Batch(batch, ended) => {
+            Arrival::Batch { connections: batch, ended, to_come } => {
                 connections.ended_away(&ended);
+                connections.expect(to_come.saturating_add(batch.len() as u64));
                 batch.iter().try_for_each(|(handed, _)| self.listeners.give_connection(&handed.socket))?;
                 arriving.waiting.extend(batch);
             }
             Arrival::Done(rest) => {
+                connections.expect(0);
                 self.call(connections, |service, ctx| service.taken_over_shard(ctx, &rest))?;
                 let _ = arriving.arrivals.placed.send(Some(arriving.pauses));
                 return Ok(true);
             }
             Arrival::Killed => {
+                connections.expect(0);
                 if arriving.began {
                     connections.lose_those_away();
                 } else {
-                    self.inherit(connections, arriving.sleepers)?;
+                    self.inherit(connections, arriving.sleepers, SleepersFrom::Nobody)?;
                     self.listen(connections, arriving.sockets)?;
                 }
                 let _ = arriving.arrivals.placed.send(Some(arriving.pauses));
@@ -122,14 +127,19 @@ impl<S: Service> ServerDriver<S> {
     /// reset: what a protocol of messages has heard so far, and the secrets of TLS, were in that process. Nor can a
     /// connection go on that has said something since that was known: its records would be sealed with numbers that were
     /// used before.
-    pub(super) fn inherit(&mut self, connections: &mut Connections<S::State>, here: SleepersHere) -> Result<()> {
+    pub(super) fn inherit(
+        &mut self,
+        connections: &mut Connections<S::State>,
+        here: SleepersHere,
+        from: SleepersFrom,
+    ) -> Result<()> {
         let speak_tls = connections.speak_tls();
         let needs_more = speak_tls || S::SPOKEN.keeps_state();
         let is_complete = |sleeper: &SleeperHere, said| sleeper.said == said && (sleeper.has_tls || !speak_tls);
         let keeps = |name: ConnId, said: u64| {
             !needs_more || here.known.get(&name).is_some_and(|sleeper| is_complete(sleeper, said))
         };
-        connections.take_over_sleepers(None, &keeps)?;
+        connections.take_over_sleepers(from, &keeps)?;
         for (name, sleeper) in &here.known {
             if sleeper.has_tls && !connections.is_asleep(*name) {
                 connections.forget_tls(*name);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::ServerDriver;
 use super::arriving::SleepersHere;
-use crate::connections::{Connections, Cursor, ReadinessToLeave};
-use crate::error::{Error, Result};
+use crate::connections::{Connections, Cursor, ReadinessToLeave, SleepersFrom};
+use crate::error::{Errno, Error, Result};
 use crate::reactor::Schedule;
 use crate::server::takeover::{Answer, Link, Parcel};
 use crate::service::Service;
@@ -41,6 +41,9 @@ const DIVISION_TIME: Duration = Duration::from_secs(2);
 /// How long handshakes that are under way have until they are over, from the begin of the handing over. Then their
 /// connections are closed, as those of handshakes that take too long, and so are the connections that linger.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
+
+/// How long no descriptor may be left for a connection that is to leave. Then it is lost, so that the others go on.
+const SHORTAGE_TIME: Duration = Duration::from_secs(5);
 
 /// How far a shard has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +82,11 @@ pub(super) struct Handing<S> {
     /// The connections in it, and what it says of them.
     away: Vec<ConnId>,
     batch: Batch,
-    /// What was said of sleeping connections.
+    /// Since when no descriptor is left.
+    short_since: Option<Instant>,
+    /// What was said of sleeping connections, and with them at last.
     given: Vec<Arc<Wiped>>,
+    sleepers: Option<Arc<Wiped>>,
     /// What the service knows beside its connections, once they have left.
     rest: Option<Vec<u8>>,
     _state: PhantomData<S>,
@@ -109,7 +115,9 @@ impl<S: Service> Handing<S> {
             sent: false,
             away: Vec::new(),
             batch: Batch::default(),
+            short_since: None,
             given: Vec::new(),
+            sleepers: None,
             rest: None,
             _state: PhantomData,
         }
@@ -160,6 +168,8 @@ impl<S: Service> ServerDriver<S> {
                     handing.sent = false;
                     handing.next = handing.began;
                     handing.batch = Batch::default();
+                    // The sockets in it have closed here.
+                    handing.short_since = None;
                     for conn in handing.away.drain(..) {
                         connections.left(conn)?;
                     }
@@ -241,9 +251,11 @@ impl<S: Service> ServerDriver<S> {
             handing.given.push(body.clone());
             handing.send(Kind::KnownSleepers, body, Vec::new());
         } else if rows > 0 && connections.may_surrender() {
-            let sleepers = Sleepers { window: connections.window(), surrendered: connections.surrender_sleepers() };
+            let (window, surrendered) = (connections.window(), connections.surrender_sleepers());
+            let body = Arc::new(Sleepers { window, awake: connections.awake(), surrendered }.encode());
             handing.stage = Stage::Sleepers;
-            handing.send(Kind::Sleepers, Arc::new(sleepers.encode()), Vec::new());
+            handing.sleepers = Some(body.clone());
+            handing.send(Kind::Sleepers, body, Vec::new());
         }
         Ok(())
     }
@@ -271,7 +283,7 @@ impl<S: Service> ServerDriver<S> {
             connections.prepare_to_leave(conn)?;
             handing.leaving.push(conn);
         }
-        let sockets = self.pack_ready(handing, connections)?;
+        let sockets = self.pack_ready(handing, connections, now)?;
         if !handing.batch.is_empty() {
             handing.send(Kind::Batch, Arc::new(handing.batch.encode()), sockets);
         } else if !connections.has_any_slot() {
@@ -292,6 +304,7 @@ impl<S: Service> ServerDriver<S> {
         &mut self,
         handing: &mut Handing<S>,
         connections: &mut Connections<S::State>,
+        now: Instant,
     ) -> Result<Vec<OwnedFd>> {
         let mut sockets = Vec::new();
         for conn in std::mem::take(&mut handing.leaving) {
@@ -306,17 +319,26 @@ impl<S: Service> ServerDriver<S> {
             }
             let name = connections.name_at_slot(conn);
             let is_opened = connections.is_opened(&name);
-            let Ok(handed) = connections.pack(conn)? else {
-                // No descriptor is left: later.
-                handing.leaving.push(conn);
-                continue;
+            let handed = match connections.pack(conn)? {
+                Ok(handed) => handed,
+                Err(error) => {
+                    let is_short = Errno::of(&error).is_shortage();
+                    if !is_short || now > *handing.short_since.get_or_insert(now) + SHORTAGE_TIME {
+                        connections.lose(conn)?;
+                    }
+                    // The next look tries it again, or finds that it has ended.
+                    handing.leaving.push(conn);
+                    continue;
+                }
             };
+            handing.short_since = None;
             let known = if is_opened { self.known(connections, name)? } else { Known::default() };
             handing.batch.connections.push((handed.state, known));
             sockets.push(handed.socket);
             handing.away.push(conn);
         }
         handing.batch.ended = connections.take_ended_away();
+        handing.batch.to_come = connections.awake().saturating_sub(handing.away.len() as u64);
         Ok(sockets)
     }
 
@@ -345,16 +367,18 @@ impl<S: Service> ServerDriver<S> {
         connections: &mut Connections<S::State>,
         ended: bool,
     ) -> Result<()> {
+        let unread = || Error::bug("sleepers that cannot be read");
         let mut known = SleepersHere::default();
         for given in handing.given.drain(..) {
-            let sleepers = KnownSleepers::decode(&given).ok_or_else(|| Error::bug("sleepers that cannot be read"))?;
+            let sleepers = KnownSleepers::decode(&given).ok_or_else(unread)?;
             known.add(connections, sleepers);
         }
         if !connections.gave_sleepers() {
             let names = connections.stop_giving();
             self.greet_sleepers(connections, known, names)?;
-        } else if ended {
-            self.inherit(connections, known)?;
+        } else if ended && let Some(body) = handing.sleepers.take() {
+            let Sleepers { surrendered, .. } = Sleepers::decode(&body).ok_or_else(unread)?;
+            self.inherit(connections, known, SleepersFrom::Successor(surrendered))?;
         }
         if let Some(rest) = handing.rest.take() {
             self.call(connections, |own, ctx| own.taken_over_shard(ctx, &rest))?;

@@ -2,27 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::{OTHER_PROCESSES, listener_name, refused};
+use super::{CHANNEL, OTHER_PROCESSES, PATH, STATE, channel_name, listener_name, names, refused};
 use crate::connections::{Handed, HandedState};
 use crate::error::{Errno, Error, HostError, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::latency::Latency;
+use crate::server::LEAVE;
 use crate::shard::ShardHandle;
-use crate::sys::{CatcherTerms, OtherProcess, is_our_user, unix_socket_at};
+use crate::sys::{CatcherTerms, OtherProcess, file_of, is_our_user, unix_socket_at};
 use crate::takeover::format::{Batch, Known, KnownSleepers, Sleeper, Sleepers};
-use crate::takeover::{Channel, Hello, Kind, Message, StateFile, Terms, left_descriptors, of_bytes, to_bytes};
+use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, StateFile, Terms, left_descriptors, of_bytes, to_bytes};
 use crate::wiped::Wiped;
 
 /// How long the server that runs may take for an answer. Others may ask before, and be silent.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// How often the server that runs is asked while each time another one has just taken its place.
+const ATTEMPTS: usize = 5;
 
 /// How long a process may take to end after it has closed what connected it with this one.
 const END_TIME: Duration = Duration::from_secs(10);
@@ -33,8 +37,8 @@ pub enum Arrival {
     KnownSleepers(Vec<Sleeper>),
     /// The sleeping connections.
     Sleepers(Sleepers),
-    /// Some connections that are awake, and entries of some that have ended.
-    Batch(Vec<(Handed, Known)>, Vec<u32>),
+    /// Some connections that are awake, entries of some that have ended, and how many come later.
+    Batch { connections: Vec<(Handed, Known)>, ended: Vec<u32>, to_come: u64 },
     /// No more connections come; and what the service of the shard knows beside them.
     Done(Wiped),
     /// The other process was killed.
@@ -45,13 +49,15 @@ pub enum Arrival {
 pub struct Inheritance {
     pub terms: Terms,
     descriptors: BTreeMap<String, OwnedFd>,
+    /// The file of each descriptor, by name.
+    files: BTreeMap<String, (u64, u64)>,
     predecessor: Option<Predecessor>,
 }
 
 /// The server that runs.
 struct Predecessor {
     control: Channel,
-    process: OtherProcess,
+    process: Arc<OtherProcess>,
 }
 
 impl Inheritance {
@@ -62,29 +68,52 @@ impl Inheritance {
         if !descriptors.is_empty() {
             return Inheritance::left(path, descriptors).map(Some);
         }
-        let Some(socket) = connect(path).map_err(|errno| refused(path, errno, TakeoverReason::Path))? else {
-            return Ok(None);
-        };
-        if !is_our_user(&socket).is_ok_and(|ours| ours) {
-            return Err(refused(path, None, TakeoverReason::OtherUser).into());
+        for _ in 0..ATTEMPTS {
+            let Some(socket) = connect(path).map_err(|errno| refused(path, errno, TakeoverReason::Path))? else {
+                return Ok(None);
+            };
+            if !is_our_user(&socket).is_ok_and(|ours| ours) {
+                return Err(refused(path, None, TakeoverReason::OtherUser).into());
+            }
+            if let Some(asked) = Inheritance::ask(path, socket)? {
+                return Ok(Some(asked));
+            }
         }
-        Inheritance::ask(path, socket).map(Some)
+        Err(no_answer(path, &io::ErrorKind::NotFound.into()).into())
+    }
+
+    fn of(terms: Terms, descriptors: BTreeMap<String, OwnedFd>, predecessor: Option<Predecessor>) -> Inheritance {
+        let file = |(name, descriptor): (&String, &OwnedFd)| Some((name.clone(), file_of(descriptor).ok()?));
+        let files = descriptors.iter().filter_map(file).collect();
+        Inheritance { terms, descriptors, files, predecessor }
     }
 
     /// What an earlier process has left.
     fn left(path: &Path, descriptors: BTreeMap<String, OwnedFd>) -> Result<Inheritance> {
         let left = |why: String| refused(path, None, TakeoverReason::Left(why));
-        let state = descriptors.get("state").ok_or_else(|| left("it is not known what it is".to_owned()))?;
+        let state = descriptors.get(STATE).ok_or_else(|| left("it is not known what it is".to_owned()))?;
         let read = || StateFile::adopt(state.try_clone()?)?.read();
         let terms = read().map_err(|error: io::Error| left(error.to_string()))?;
-        Ok(Inheritance { terms, descriptors, predecessor: None })
+        // Those of another format are refused for that.
+        if terms.hello.format == FORMAT {
+            let names = names(&terms);
+            let there = names.iter().filter(|name| descriptors.contains_key(*name)).count();
+            if there < names.len() {
+                return Err(refused(path, None, TakeoverReason::Incomplete { there, all: names.len() }).into());
+            }
+        }
+        Ok(Inheritance::of(terms, descriptors, None))
     }
 
-    /// Asks the server that runs.
-    fn ask(path: &Path, socket: UnixStream) -> Result<Inheritance> {
+    /// Asks the server that runs. `None` if another one has taken its place since the socket was connected: only a later
+    /// socket tells which process that is.
+    fn ask(path: &Path, socket: UnixStream) -> Result<Option<Inheritance>> {
         let silent = |error: io::Error| no_answer(path, &error);
-        let Some(process) = OtherProcess::at(&socket).map_err(silent)? else {
-            return Err(refused(path, None, TakeoverReason::Misfit(OTHER_PROCESSES.to_owned())).into());
+        let process = match OtherProcess::at(&socket) {
+            Ok(Some(process)) => process,
+            Ok(None) => return Err(refused(path, None, TakeoverReason::Misfit(OTHER_PROCESSES.to_owned())).into()),
+            Err(error) if Errno::of(&error) == Errno::ESRCH => return Ok(None),
+            Err(error) => return Err(silent(error).into()),
         };
         let control = Channel::over(socket);
         let hello = to_bytes(&Hello::ours()).map_err(silent)?;
@@ -103,8 +132,11 @@ impl Inheritance {
                     descriptors.extend(names.into_iter().zip(came));
                 }
                 Kind::Terms => {
-                    let terms = of_bytes(&body).map_err(silent)?;
-                    return Ok(Inheritance { terms, descriptors, predecessor: Some(Predecessor { control, process }) });
+                    let terms: Terms = of_bytes(&body).map_err(silent)?;
+                    let predecessor = Predecessor { control, process: Arc::new(process) };
+                    // One of another format is refused, whichever it is.
+                    let is_it = terms.process == predecessor.process.id() || terms.hello.format != FORMAT;
+                    return Ok(is_it.then(|| Inheritance::of(terms, descriptors, Some(predecessor))));
                 }
                 _ => return Err(silent(io::ErrorKind::InvalidData.into()).into()),
             }
@@ -148,19 +180,35 @@ impl Inheritance {
 
     /// The socket at which a later server asks, which listens already.
     pub fn path_listener(&mut self) -> Option<UnixListener> {
-        self.take("path").map(UnixListener::from)
+        self.take(PATH).map(UnixListener::from)
+    }
+
+    /// The names of what came, and is not what is offered under the same name: the service manager may still keep it.
+    pub fn stale(&self, offer: &[(String, OwnedFd)]) -> Vec<String> {
+        let offered = |name: &String, file| {
+            let same =
+                |(offered, descriptor): &(String, OwnedFd)| offered == name && file_of(descriptor).ok() == Some(file);
+            offer.iter().any(same)
+        };
+        let is_kept = |name: &str| name != PATH && !name.starts_with(CHANNEL);
+        let stale = self.files.iter().filter(|(name, file)| is_kept(name) && !offered(name, **file));
+        stale.map(|(name, _)| name.clone()).collect()
     }
 
     /// Has the server that runs hand over to shards with these queues. Returns when it has handed over all, or is gone: how
-    /// long connections that were awake paused.
+    /// long connections that were awake paused. It lives on until `succeeded`.
     pub fn take_over(&mut self, path: &Path, shards: Vec<(ShardHandle, Queue)>) -> Result<Option<Latency>> {
-        let Some(Predecessor { control, process }) = self.predecessor.take() else { return Ok(None) };
         let silent = |error: io::Error| Error::from(no_answer(path, &error));
         let mut channels = Vec::new();
         for shard in 0..shards.len() {
-            let channel = self.take(&format!("channel-{shard}"));
-            channels.push(channel.ok_or_else(|| silent(io::ErrorKind::NotFound.into()))?);
+            let channel = self.take(&channel_name(shard)).map(|socket| Channel::over(UnixStream::from(socket)));
+            channels.extend(channel);
         }
+        let Some(Predecessor { control, process }) = &self.predecessor else { return Ok(None) };
+        if channels.len() < shards.len() {
+            return Err(silent(io::ErrorKind::NotFound.into()));
+        }
+        let mut pauses = Latency::new()?;
         control.send(Kind::Begin, &[], &[]).map_err(silent)?;
         match control.receive().map_err(silent)? {
             Some(Message { kind: Kind::Begin, .. }) => {}
@@ -170,18 +218,32 @@ impl Inheritance {
             }
             _ => return Err(silent(io::ErrorKind::UnexpectedEof.into())),
         }
-        let process = Arc::new(process);
-        let mut relays = Vec::new();
-        for (shard, (socket, (handle, queue))) in channels.into_iter().zip(shards).enumerate() {
-            let (channel, process) = (Channel::over(UnixStream::from(socket)), process.clone());
-            let body = move || relay(&channel, &process, &handle, &queue);
-            relays.push(start_thread(&format!("c1m-takeover-{shard}"), body)?);
+        let (handles, queues): (Vec<_>, Vec<_>) = shards.into_iter().unzip();
+        let ways = channels.into_iter().zip(handles).collect();
+        let relays = Arc::new(Relays { ways, process: process.clone(), failed: OnceLock::new() });
+        let mut threads = Vec::new();
+        for (shard, queue) in queues.into_iter().enumerate() {
+            let theirs = relays.clone();
+            let body = move || theirs.run(shard, &queue).map_err(|error| theirs.fail(error)).ok();
+            let started = start_thread(&format!("c1m-takeover-{shard}"), body);
+            threads.push(started.inspect_err(|_| relays.fail(io::ErrorKind::Other.into()))?);
         }
-        let ended = relays.into_iter().map(|relay| relay.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())));
-        let ended = ended.collect::<Vec<_>>().into_iter().collect::<io::Result<Vec<Latency>>>().map_err(silent)?;
-        let mut pauses = Latency::new()?;
+        let ended: Vec<_> = threads.into_iter().map(|thread| thread.join().ok().flatten()).collect();
+        if let Some(error) = relays.failed.get() {
+            return Err(no_answer(path, error).into());
+        }
+        let ended: Option<Vec<Latency>> = ended.into_iter().collect();
+        let ended = ended.ok_or_else(|| silent(io::ErrorKind::Other.into()))?;
         ended.iter().try_for_each(|of_shard| pauses.merge(of_shard))?;
         Ok(Some(pauses))
+    }
+
+    /// This process has everything, and is the service now: the server before ends.
+    pub fn succeeded(&self) {
+        if let Some(Predecessor { control, .. }) = &self.predecessor {
+            // One that was killed meanwhile needs to know nothing.
+            let _ = control.send(Kind::Succeeded, &[], &[]);
+        }
     }
 }
 
@@ -243,43 +305,69 @@ impl Queue {
     }
 }
 
-/// Hands what comes to a shard, until nothing more comes. Returns how long connections that were awake paused.
-fn relay(channel: &Channel, process: &OtherProcess, shard: &ShardHandle, queue: &Queue) -> io::Result<Latency> {
-    let give = |arrival: Arrival| {
-        // A shard that has failed takes nothing; its end says why.
-        let given = queue.to_shard.send(arrival).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
-        shard.doorbell().ring();
-        given
-    };
-    // A process that was killed meanwhile needs to be told nothing, and no other process has what it had sent.
-    let say = |kind: Kind| match channel.send(kind, &[], &[]) {
-        Err(_) if process.ends_within(END_TIME) => Ok(()),
-        said => said,
-    };
-    loop {
-        let arrival = match channel.receive() {
-            Ok(Some(message)) => decode(message)?,
-            end => {
-                if process.ends_within(END_TIME) {
+/// The ways of all shards: each shard's channel from the other process, and the shard.
+struct Relays {
+    ways: Vec<(Channel, ShardHandle)>,
+    process: Arc<OtherProcess>,
+    /// Why the first one has failed.
+    failed: OnceLock<io::Error>,
+}
+
+impl Relays {
+    /// One way has failed, so this process cannot take over. It takes no more, and ends: then the other one has back what it
+    /// gave.
+    fn fail(&self, why: io::Error) {
+        let _ = self.failed.set(why);
+        for (channel, shard) in &self.ways {
+            // It fails only for one that the other process has closed.
+            let _ = channel.socket().shutdown(Shutdown::Both);
+            shard.command(LEAVE);
+        }
+    }
+
+    /// Whether the other process was killed, as far as a way tells that cannot be used any more.
+    fn is_orphaned(&self) -> bool {
+        self.failed.get().is_none() && self.process.ends_within(END_TIME)
+    }
+
+    /// Hands what comes to a shard, until nothing more comes. Returns how long connections that were awake paused.
+    fn run(&self, shard: usize, queue: &Queue) -> io::Result<Latency> {
+        let (channel, shard) = &self.ways[shard];
+        let give = |arrival: Arrival| {
+            // A shard that has failed takes nothing; its end says why.
+            let given = queue.to_shard.send(arrival).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
+            shard.doorbell().ring();
+            given
+        };
+        // A process that was killed meanwhile needs to be told nothing, and no other process has what it had sent.
+        let say = |kind: Kind| match channel.send(kind, &[], &[]) {
+            Err(_) if self.is_orphaned() => Ok(()),
+            said => said,
+        };
+        loop {
+            let arrival = match channel.receive() {
+                Ok(Some(message)) => decode(message)?,
+                Err(error) if Errno::of(&error).is_shortage() => return Err(error),
+                _ if self.is_orphaned() => {
                     give(Arrival::Killed)?;
                     return queue.pauses();
                 }
-                return Err(end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+                end => return Err(end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
+            };
+            if matches!(arrival, Arrival::Done(_)) {
+                give(arrival)?;
+                let pauses = queue.pauses()?;
+                say(Kind::Taken)?;
+                return Ok(pauses);
             }
-        };
-        if matches!(arrival, Arrival::Done(_)) {
-            give(arrival)?;
-            let pauses = queue.pauses()?;
+            let sleepers = matches!(arrival, Arrival::Sleepers(_));
+            // Before it is served here: until the other process reads this it may serve it itself.
             say(Kind::Taken)?;
-            return Ok(pauses);
-        }
-        let sleepers = matches!(arrival, Arrival::Sleepers(_));
-        // Before it is served here: until the other process reads this it may serve it itself.
-        say(Kind::Taken)?;
-        give(arrival)?;
-        if sleepers {
-            queue.placed()?;
-            say(Kind::Serving)?;
+            give(arrival)?;
+            if sleepers {
+                queue.placed()?;
+                say(Kind::Serving)?;
+            }
         }
     }
 }
@@ -292,12 +380,13 @@ fn decode(message: Message) -> io::Result<Arrival> {
         Kind::KnownSleepers => KnownSleepers::decode(&body).map(Arrival::KnownSleepers).ok_or_else(nothing),
         Kind::Sleepers => Sleepers::decode(&body).map(Arrival::Sleepers).ok_or_else(nothing),
         Kind::Batch => {
-            let Batch { ended, connections } = Batch::decode(&body).ok_or_else(nothing)?;
+            let Batch { ended, connections, to_come } = Batch::decode(&body).ok_or_else(nothing)?;
             if connections.len() != descriptors.len() {
                 return Err(nothing());
             }
             let handed = |((state, known), socket): ((HandedState, Known), OwnedFd)| (Handed { socket, state }, known);
-            Ok(Arrival::Batch(connections.into_iter().zip(descriptors).map(handed).collect(), ended))
+            let connections = connections.into_iter().zip(descriptors).map(handed).collect();
+            Ok(Arrival::Batch { connections, ended, to_come })
         }
         Kind::Done => Ok(Arrival::Done(body)),
         _ => Err(nothing()),

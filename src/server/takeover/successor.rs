@@ -9,14 +9,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{OTHER_PROCESSES, refused};
+use super::{OTHER_PROCESSES, Offer, PATH, channel_name, refused};
 use crate::error::{Errno, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::server::builder::EventSink;
 use crate::server::{HAND_OVER, SERVE, STOP, ServerEvent};
 use crate::shard::ShardHandle;
 use crate::sys::{OtherProcess, connect_without_waiting, is_our_user, listen_in_own_name, unix_socket_at};
-use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, Terms, of_bytes, store, to_bytes};
+use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, TermsText, of_bytes, store, to_bytes};
 use crate::wiped::Wiped;
 
 /// How long a successor may take for its first words, which it says at once. Others wait behind one that is silent.
@@ -24,6 +24,10 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// How long it may take until it is ready: it opens its rings meanwhile.
 const READY_TIME: Duration = Duration::from_secs(120);
+
+/// How long a successor that has everything may take until the service manager knows that it is the service now. As soon as
+/// this process ends, the manager ends the service otherwise.
+const SUCCESS_TIME: Duration = Duration::from_secs(60);
 
 /// How long a successor may take to end after it has closed a channel, before the operator is told.
 const END_TIME: Duration = Duration::from_secs(2);
@@ -97,9 +101,9 @@ pub struct Desk {
 /// What the thread has.
 struct Clerk {
     phase: Arc<Mutex<Phase>>,
-    listener: UnixListener,
-    terms: Vec<u8>,
-    offer: Vec<(String, OwnedFd)>,
+    listener: Arc<UnixListener>,
+    terms: TermsText,
+    offer: Offer,
     shards: Vec<(ShardHandle, HandoverSlot)>,
     events: EventSink,
 }
@@ -109,24 +113,29 @@ fn lock(phase: &Mutex<Phase>) -> MutexGuard<'_, Phase> {
 }
 
 impl Desk {
-    /// Listens for a successor at the path, or with the listener of an earlier server.
-    pub fn open(
+    /// Makes all that is needed to answer a successor at the path, with the listener of an earlier server if there is one.
+    pub fn prepare(
         path: &Path,
         listener: Option<UnixListener>,
-        terms: &Terms,
-        offer: Vec<(String, OwnedFd)>,
+        terms: TermsText,
+        offer: Offer,
         shards: Vec<(ShardHandle, HandoverSlot)>,
         events: EventSink,
-    ) -> Result<Desk> {
+    ) -> Result<PreparedDesk> {
         let failed = |error: io::Error| refused(path, Errno::of(&error), TakeoverReason::Path);
-        let own = |listener| listen_in_own_name(&listener).map(|()| listener);
-        let listener = listener.map_or_else(|| listen(path), own).map_err(failed)?;
-        let terms = to_bytes(terms).map_err(failed)?;
+        let listener = Arc::new(listener.map_or_else(|| listen(path), Ok).map_err(failed)?);
         let phase = Arc::new(Mutex::new(Phase::Serving));
         let kept = offer.iter().map(|(name, _)| name.clone()).collect();
-        let clerk = Clerk { phase: phase.clone(), listener, terms, offer, shards, events };
-        start_thread("c1m-successor", move || clerk.serve())?;
-        Ok(Desk { phase, path: path.to_owned(), socket: unix_socket_at(path), kept })
+        let clerk = Clerk { phase: phase.clone(), listener: listener.clone(), terms, offer, shards, events };
+        let (opens, opened) = mpsc::channel();
+        let serve = move || {
+            if opened.recv().is_ok() {
+                clerk.serve();
+            }
+        };
+        start_thread("c1m-successor", serve)?;
+        let desk = Desk { phase, path: path.to_owned(), socket: unix_socket_at(path), kept };
+        Ok(PreparedDesk { desk, listener, opens })
     }
 
     /// The server is to stop. `false` if it hands over: then it ends by itself, or stops if the successor is killed.
@@ -156,8 +165,26 @@ impl Desk {
             let _ = std::fs::remove_file(&self.path);
         }
         if let Some(store) = store() {
-            store.forget(&self.kept);
+            // A manager that has gone has forgotten them.
+            let _ = store.forget(&self.kept);
         }
+    }
+}
+
+/// A desk at which nobody is answered yet.
+pub struct PreparedDesk {
+    desk: Desk,
+    listener: Arc<UnixListener>,
+    opens: Sender<()>,
+}
+
+impl PreparedDesk {
+    /// Answers from now on.
+    pub fn open(self) -> Desk {
+        // It listens in any case.
+        let _ = listen_in_own_name(&self.listener);
+        let _ = self.opens.send(());
+        self.desk
     }
 }
 
@@ -190,7 +217,7 @@ impl Clerk {
             let control = Channel::over(socket);
             match self.greet(&control) {
                 Ok(Some((channels, successor))) => {
-                    if self.hand_over(channels, &successor) {
+                    if self.hand_over(channels, &control, &successor) {
                         return;
                     }
                 }
@@ -226,18 +253,18 @@ impl Clerk {
         for shard in 0..self.shards.len() {
             let (our, their) = Channel::pair()?;
             ours.push(our);
-            named.push((format!("channel-{shard}"), their));
+            named.push((channel_name(shard), their));
         }
         let offer = self.offer.iter().map(|(name, descriptor)| (name.as_str(), descriptor.as_fd()));
         let channels = named.iter().map(|(name, channel)| (name.as_str(), channel.as_fd()));
-        let all: Vec<_> = offer.chain(channels).chain([("path", self.listener.as_fd())]).collect();
+        let all: Vec<_> = offer.chain(channels).chain([(PATH, self.listener.as_fd())]).collect();
         for part in all.chunks(DESCRIPTORS_PER_MESSAGE) {
             let (names, descriptors): (Vec<&str>, Vec<_>) = part.iter().copied().unzip();
             control.send(Kind::Descriptors, &to_bytes(&names)?, &descriptors)?;
         }
         drop(all);
         drop(named);
-        control.send(Kind::Terms, &self.terms, &[])?;
+        control.send(Kind::Terms, self.terms.bytes(), &[])?;
         control.limit(Some(READY_TIME))?;
         let Some(Message { kind: Kind::Begin, .. }) = control.receive()? else { return Ok(None) };
         let mut phase = lock(&self.phase);
@@ -251,7 +278,7 @@ impl Clerk {
     }
 
     /// Has all shards hand over. `false` if the successor was killed and this server serves on.
-    fn hand_over(&self, channels: Vec<Channel>, successor: &OtherProcess) -> bool {
+    fn hand_over(&self, channels: Vec<Channel>, control: &Channel, successor: &OtherProcess) -> bool {
         (self.events)(ServerEvent::HandingOver);
         let mut relays = Vec::new();
         for (shard, (channel, (handle, slot))) in channels.into_iter().zip(&self.shards).enumerate() {
@@ -270,6 +297,7 @@ impl Clerk {
             all &= relay.is_ok_and(|relay| relay.join().unwrap_or(false));
             answers.push((to_shard, handle));
         }
+        all = all && has_succeeded(control);
         let tell = |answer, command| {
             for (to_shard, handle) in &answers {
                 let _ = to_shard.send(answer);
@@ -303,6 +331,15 @@ impl Clerk {
             }
         }
         true
+    }
+}
+
+/// Whether a successor that has everything serves for certain: the service manager knows of it, or it is slow to tell. `false`
+/// if it is gone.
+fn has_succeeded(control: &Channel) -> bool {
+    match control.limit(Some(SUCCESS_TIME)).and_then(|()| control.receive()) {
+        Ok(message) => message.is_some_and(|message| message.kind == Kind::Succeeded),
+        Err(error) => Errno::of(&error) == Errno::EAGAIN,
     }
 }
 
@@ -341,6 +378,7 @@ mod tests {
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
+    use crate::takeover::Terms;
 
     fn asker(path: &Path) -> io::Result<Socket> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -356,8 +394,10 @@ mod tests {
         let (hello, speaks) = (Hello::ours(), Default::default());
         let (bind, shards) = ("127.0.0.1".to_owned(), Vec::new());
         let (awake, catcher, network) = (None, None, None);
-        let terms = Terms { hello, bind, shards, connections: 1, awake, backlog: 1, catcher, speaks, network };
-        let desk = Desk::open(&path, None, &terms, Vec::new(), Vec::new(), Arc::new(|_| {})).unwrap();
+        let terms =
+            Terms { hello, bind, shards, connections: 1, awake, backlog: 1, catcher, speaks, network, process: 1 };
+        let terms = TermsText::of(&terms).unwrap();
+        let desk = Desk::prepare(&path, None, terms, Arc::new([]), Vec::new(), Arc::new(|_| {})).unwrap().open();
         let mut first = UnixStream::connect(&path).unwrap();
         let channel = Channel::over(first.try_clone().unwrap());
         channel.send(Kind::Hello, &to_bytes(&Hello::ours()).unwrap(), &[]).unwrap();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 
 use super::*;
-use crate::connections::{EntryMemory, HibernationConfig};
+use crate::connections::{EntryMemory, HibernationConfig, SleepersFrom, Surrendered};
 use crate::simulation::{Catcher, Faults, Kernel, Network};
 use crate::stats::Wakes;
 use crate::sys::SharedMemory;
@@ -97,6 +97,8 @@ struct Keeper {
     chance: Option<Chance>,
     held: HashMap<ConnId, Held>,
     names: Vec<ConnId>,
+    /// What another process was told of the sleeping connections.
+    given: Surrendered,
     seen: Rc<RefCell<Kept>>,
 }
 
@@ -176,10 +178,11 @@ impl Keeper {
                 assert!(connections.may_surrender());
                 connections.begin_to_give();
                 give_all(connections);
-                connections.surrender_sleepers();
+                self.given = connections.surrender_sleepers();
             }
             Command::Inherit => {
-                connections.take_over_sleepers(None, &|_, _| true)?;
+                let given = std::mem::take(&mut self.given);
+                connections.take_over_sleepers(SleepersFrom::Successor(given), &|_, _| true)?;
                 let names = connections.sleeping();
                 self.greet(connections, names);
             }
@@ -422,6 +425,7 @@ impl Night {
             chance: meddles.then_some(chance),
             held: HashMap::new(),
             names: Vec::new(),
+            given: Surrendered::default(),
             seen: seen.clone(),
         };
         run_shard(&machine, config, driver);

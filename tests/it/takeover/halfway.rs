@@ -8,10 +8,14 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use c1m::internal::takeover::{Channel, Hello, Kind, Message, of_bytes, to_bytes};
+use c1m::{Cores, Ports, Server as Library, ServerEvent};
 use rustls::ClientConfig;
+use socket2::{Domain, Socket, Type};
 
 use super::spoken::says;
 use super::*;
+use crate::hibernation::Pusher;
+use crate::network;
 
 /// Tells this executable to play a successor: the path of the takeover, and the stage that it goes to.
 pub const SUCCESSOR: &str = "C1M_TEST_SUCCESSOR";
@@ -143,6 +147,41 @@ fn a_successor_that_is_killed_at_any_stage_takes_nothing_along() {
         assert_eq!(number(&ready(&next.running), "taken_over"), 12);
         silent.iter_mut().chain(&mut talking).for_each(|stream| says(stream, "and now"));
         assert_eq!(counts_of_loss(next), 0);
+    });
+}
+
+/// What waits for a sleeper, here until a route is there again, comes back from a successor that was killed.
+#[test(Network, Hibernation)]
+fn what_waits_for_a_sleeper_comes_back_with_it() {
+    in_own_network(|| {
+        let here = Ipv4Addr::new(10, 77, 0, 1);
+        network::address(c"lo", here, 32);
+        let house = House { ports: 1, ..House::new(here.into(), "") };
+        let (tell, told) = channel();
+        let builder = Library::builder().bind(here).ports(Ports::new(house.port, 1).unwrap()).cores(Cores::Count(1));
+        let builder = builder.max_connections(100).hibernate(Duration::from_millis(100)).takeover(house.path());
+        let server = builder.start(move |_| Pusher(tell.clone())).unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        socket.connect(&SocketAddr::from((here, house.port)).into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(answers(&mut stream));
+        eventually("it sleeps", || server.counters()[0].asleep == 1);
+        network::remove_address(c"lo", here, 32);
+        server.mailbox().send(0, b"later".to_vec()).map_err(drop).unwrap();
+        told.recv_timeout(PATIENCE).unwrap();
+        let successor = standing_still(&house, 1, &[]);
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        while server.events().recv_timeout(PATIENCE).unwrap() != ServerEvent::SuccessorGone {}
+        network::address(c"lo", here, 32);
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, *b"later");
+        assert!(answers(&mut stream));
+        server.stop();
+        server.join().map(drop).unwrap();
     });
 }
 

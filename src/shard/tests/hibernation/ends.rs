@@ -296,6 +296,27 @@ fn segments_that_another_process_dropped_are_not_counted() {
     });
 }
 
+/// A process to which sleepers were given writes down which window of time it is, by a clock of its own, and is killed. What
+/// was heard here meanwhile was heard lately.
+#[test]
+fn connections_that_were_heard_while_sleepers_were_away_are_not_silent() {
+    with_seeds(2, |seed| {
+        let mut night = Night::new(seed, 8, 8 + ACCEPTS as u32, Catcher::default());
+        night.config.idle_timeout = Some(60 * SECOND);
+        night.config.hibernation.as_mut().expect("they sleep").after = 1_000 * SECOND;
+        night.share_entries();
+        let peers = night.come(8, Duration::ZERO, MILLI);
+        night.command(SECOND, Command::HandOver);
+        for (peer, second) in peers.clone().flat_map(|peer| (1..20).map(move |second| (peer, second))) {
+            night.say(second * SECOND, peer, 10);
+        }
+        night.command(20 * SECOND, Command::Inherit);
+        let (machine, seen) = night.run(40 * SECOND);
+        assert_eq!((seen.counters.silent, seen.ended_by(40 * SECOND - MILLI)), (0, 0), "{:?}", seen.ended);
+        peers.for_each(|peer| assert_eq!(missing(&machine, peer), 0, "of peer {peer}"));
+    });
+}
+
 /// Sleepers count against the limit on connections: newcomers are refused, and sleepers stay.
 #[test]
 fn sleepers_count_against_the_limit() {

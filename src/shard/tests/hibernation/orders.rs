@@ -236,6 +236,28 @@ fn bytes_that_had_to_wait_go_before_the_end() {
     });
 }
 
+/// Bytes for a sleeper that cannot be woken, and its close behind them, come back with it from a process that was killed.
+#[test]
+fn bytes_that_had_to_wait_come_back() {
+    with_seeds(4, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 1;
+        let mut night = Night::new(seed, 3, 40, catcher);
+        night.share_entries();
+        let peer = night.come(1, Duration::ZERO, MILLI).start;
+        night.command(MILLI, Command::Collect);
+        night.say(2 * MILLI, peer, 3);
+        night.command(SECOND, Command::Push(1));
+        night.command(SECOND, Command::Close(1, CloseMode::Lingering));
+        night.command(2 * SECOND, Command::HandOver);
+        night.machine.at(3 * SECOND, |kernel| kernel.catcher.as_mut().expect("they sleep").faults.restore = 0);
+        night.command(3 * SECOND, Command::Inherit);
+        let (machine, seen) = night.run(60 * SECOND);
+        assert_eq!(missing(&machine, peer), 0, "{:?}", seen.counters);
+        assert_eq!((seen.ended_by(3 * SECOND), seen.ended_by(10 * SECOND)), (0, 1), "{:?}", seen.ended);
+    });
+}
+
 /// One that is to be closed once its bytes are sent is closed at once where that is wanted later, and its driver is told
 /// of the first reason.
 #[test]
