@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use crate::error::{AddressProblem, ConfigError, Result};
+use crate::format::Escaped;
 use crate::sys;
 
 pub use crate::error::AddressUse as Use;
@@ -130,19 +131,23 @@ impl FromStr for Address {
 
     /// Reads `10.0.0.1`, `fd00::1`, and `fe80::1%eth0` or `fe80::1%2`.
     fn from_str(text: &str) -> std::result::Result<Address, String> {
+        let typed = Escaped(text);
         let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
         let ip: IpAddr =
-            ip.parse().map_err(|_| format!("'{text}' is no IP address; try 10.0.0.1, fd00::1 or fe80::1%eth0"))?;
+            ip.parse().map_err(|_| format!("'{typed}' is no IP address; try 10.0.0.1, fd00::1 or fe80::1%eth0"))?;
         let Some(scope) = scope else { return Ok(ip.into()) };
         if scope.is_empty() {
-            return Err(format!("'{text}' names no interface after the %; give one that ip link shows, or its number"));
+            return Err(format!(
+                "'{typed}' names no interface after the %; give one that ip link shows, or its number"
+            ));
         }
         if !is_link_local(ip) {
             return Err(format!(
-                "'{text}': an interface belongs to a link-local address (fe80::/10) alone; leave out the %"
+                "'{typed}': an interface belongs to a link-local address (fe80::/10) alone; leave out the %"
             ));
         }
-        let scope = sys::interface(scope).ok_or(format!("'{text}': no interface {scope} is here; see ip link"))?;
+        let scope =
+            sys::interface(scope).ok_or(format!("'{typed}': no interface {} is here; see ip link", Escaped(scope)))?;
         Ok(Address { ip, scope })
     }
 }
@@ -170,7 +175,7 @@ impl FromStr for Endpoint {
 
     /// Reads `10.0.0.1:80`, `[fd00::1]:80` and `[fe80::1%eth0]:80`.
     fn from_str(text: &str) -> std::result::Result<Endpoint, String> {
-        let wrong = || format!("'{text}' is no address with a port; try 127.0.0.1:9187 or [::1]:9187");
+        let wrong = || format!("'{}' is no address with a port; try 127.0.0.1:9187 or [::1]:9187", Escaped(text));
         let (address, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().map_err(|_| wrong())?;
         let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

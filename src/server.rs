@@ -5,6 +5,7 @@ mod driver;
 mod hibernation;
 mod idle_policy;
 mod memory_monitor;
+mod survey;
 mod takeover;
 #[cfg(feature = "tls")]
 mod tls;
@@ -17,16 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::connections::{
     AdmissionGate, Connections, ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, SharedLimit,
 };
-use crate::constants::THREADS_PER_SHARD;
 use crate::error::{Errno, Error, HostError, HostReason, Result};
-use crate::host::{Host, Raised, check_threads, raise_limits};
+use crate::host::Raised;
 use crate::latency::Latency;
 use crate::listener;
 use crate::mailbox::{self, Inbox, Mailbox};
 #[cfg(feature = "metrics")]
 use crate::metrics::{Also, Exporter};
-use crate::plan::{self, ServerGoal, ShardPlan};
-use crate::ring;
+use crate::plan::ShardPlan;
 use crate::service::{CounterId, Service};
 use crate::shard::{self, ShardHandle, ShardThread};
 use crate::stats::{OwnCounters, OwnMetrics, Snapshot};
@@ -36,6 +35,7 @@ use builder::EventSink;
 use driver::{Ended, ListenerSettings, Origin, ShardStart};
 use hibernation::Hibernation;
 use memory_monitor::{ListenerControl, MemoryMonitor};
+use survey::Survey;
 use takeover::{Desk, HandoverSlot, Inheritance, Outliving, Queue};
 #[cfg(feature = "tls")]
 use tls::Secured;
@@ -204,46 +204,9 @@ impl<M: Send + 'static> Server<M> {
         service: impl Fn(ShardInfo<M>) -> S + Send + Sync + 'static,
     ) -> Result<Server<M>> {
         let options = takeover::followed(builder.options);
-        let host = Host::here();
-        let cores = host.choose_cores(&options.cores)?;
-        takeover::check(&options, &host)?;
         let speaks = takeover::speaks::<S>(&options);
-        // Before descriptors come from an earlier process, which the plan counts.
-        let raised = raise_limits()?;
-        let mut inheritance = options.takeover.as_deref().map(Inheritance::find).transpose()?.flatten();
-        #[cfg(feature = "metrics")]
-        let metrics = {
-            let listener = inheritance.as_mut().and_then(|inheritance| inheritance.take(takeover::METRICS));
-            let listener = listener.map(TcpListener::from);
-            options.metrics.map(|address| Exporter::listen(address, options.ports, listener)).transpose()?
-        };
-        let awake = hibernation::awake(&options, S::SPOKEN, &host)?;
-        // The server that runs takes memory too, and all of its connections that are awake are to have a slot here.
-        let theirs = inheritance.as_ref().and_then(|inheritance| inheritance.terms.awake);
-        let awake = awake.map(|awake| if options.awake.is_none() { awake.max(theirs.unwrap_or(0)) } else { awake });
-        ring::probe()?;
-        let goal = ServerGoal {
-            cores,
-            ports: options.ports,
-            sharing: options.sharing,
-            connections: options.max_connections,
-            awake,
-            nofile: raised.files.1.soft,
-            open: raised.open,
-        };
-        let plans = plan::server(&goal, host.lockable(raised.memory.1.soft))?;
-        host.check_locked_memory(raised.memory.1.soft, goal.connections, |n| plan::server_needs(&goal, n))?;
-        // One more looks at memory.
-        check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
-        #[cfg(feature = "tls")]
-        let tls = options.tls.as_ref().map(|tls| Secured::new(tls, &host, plans.len())).transpose()?;
-        let backlog = backlog(options.backlog, &host);
-        match (&inheritance, &options.takeover) {
-            (Some(inheritance), Some(path)) => {
-                inheritance.check(path, &takeover::terms(&options, &plans, awake, backlog, &speaks))?;
-            }
-            _ => listener::check_free(options.bind, options.ports)?,
-        }
+        let survey = Survey::new(&options, &speaks, S::SPOKEN)?;
+        let Survey { host, raised, mut inheritance, awake, plans, backlog, .. } = survey;
         let limit = SharedLimit::new(options.max_connections);
         let idle_choice = options.idle.choose(&host, &plans, raised.descriptors())?;
         let (sink, events) = channel(builder.on_event);
@@ -269,13 +232,13 @@ impl<M: Send + 'static> Server<M> {
             gate,
             limit,
             #[cfg(feature = "tls")]
-            tls,
+            tls: survey.tls,
             listeners: Vec::new(),
             desk: None,
             pauses: None,
             monitor: None,
             #[cfg(feature = "metrics")]
-            metrics,
+            metrics: survey.metrics,
         };
         let outliving = server.outliving(inheritance.as_mut(), plans.len())?;
         let room = raised.descriptors();
@@ -556,9 +519,4 @@ fn channel(on_event: Option<EventSink>) -> (EventSink, Receiver<ServerEvent>) {
         })
     });
     (sink, events)
-}
-
-fn backlog(wanted: Option<u32>, host: &Host) -> i32 {
-    let cap = host.somaxconn();
-    wanted.map_or(cap, |wanted| i32::try_from(wanted).unwrap_or(i32::MAX).min(cap))
 }

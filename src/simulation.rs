@@ -22,7 +22,7 @@ use crate::connections::Platform;
 use crate::error::Result;
 use crate::ring::Accepts;
 pub use catcher::{Catcher, Faults, SimHost};
-pub use kernel::{Ending, Kernel};
+pub use kernel::{Ending, Kernel, Socket};
 pub use ring::SimRing;
 pub use tcp::Network;
 

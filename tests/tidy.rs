@@ -161,11 +161,71 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     paths.into_iter().map(|path| (room(&path), path.clone(), fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The lines of a file that are neither comments nor tests.
+/// The lines of a file that are neither comments nor tests: the item behind a mark of tests is left out, up to its `;` or
+/// to the closing brace of its own indent.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let tests = ["#[cfg(test)]", "#[cfg(all(test,"].iter().filter_map(|mark| text.find(mark)).min();
-    let tests = tests.unwrap_or(text.len());
-    text[..tests].lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+    // The indent of the item that is left out, and whether its brace has opened.
+    let mut test: Option<(usize, bool)> = None;
+    text.lines().enumerate().filter(move |(_, line)| {
+        let words = line.trim_start();
+        let indent = line.len() - words.len();
+        if test.is_none() && ["#[cfg(test)]", "#[cfg(all(test,"].iter().any(|mark| words.starts_with(mark)) {
+            test = Some((indent, false));
+            return false;
+        }
+        let Some((own, opened)) = test else { return !words.starts_with("//") };
+        if indent == own {
+            let ends = if opened { ["}", "};"].contains(&words) } else { words.ends_with([';', ',', '}']) };
+            test = (!ends).then_some((own, opened || words.ends_with('{')));
+        }
+        false
+    })
+}
+
+#[test]
+fn only_the_items_of_tests_are_left_out() {
+    let text = r#"
+use super::one;
+#[cfg(test)]
+use super::seldom;
+// use super::comment;
+#[cfg(test)]
+pub mod told;
+#[cfg(all(test, feature = "cli"))]
+#[allow(
+    dead_code,
+)]
+impl Row {
+    fn seldom() {}
+}
+impl Row {
+    #[cfg(test)]
+    fn seldom(
+        self,
+    ) -> bool {
+        true
+    }
+    fn two() {}
+}
+struct Row {
+    #[cfg(test)]
+    seldom: u8,
+    three: u8,
+}
+#[cfg(test)]
+mod tests {
+    const SELDOM: &str = "
+}, {
+";
+}
+use super::four;
+"#;
+    let kept: Vec<_> = code(text).map(|(_, line)| line.trim()).filter(|line| !line.is_empty()).collect();
+    let expected =
+        ["use super::one;", "impl Row {", "fn two() {}", "}", "struct Row {", "three: u8,", "}", "use super::four;"];
+    assert_eq!(kept, expected);
+    let numbers: Vec<_> = code(text).filter(|(_, line)| line.contains("four")).map(|(number, _)| number).collect();
+    assert_eq!(numbers, [text.lines().count() - 1]);
 }
 
 #[test]
@@ -382,12 +442,16 @@ fn rooms_and_functions_stay_small() {
             wrong.push(format!("{}: {} lines", path.display(), lines.len()));
         }
         for (start, line) in lines.iter().enumerate() {
-            let indent = line.len() - line.trim_start().len();
-            let is_function = line.trim_start().split(' ').any(|word| word == "fn") && line.trim_end().ends_with('{');
+            let is_function = line.trim_start().split(' ').any(|word| word == "fn");
             if !is_function || line.trim_start().starts_with("//") {
                 continue;
             }
-            let close = format!("{}}}", " ".repeat(indent));
+            // The last line of its signature. Without a brace there it has no body, or one on the same line.
+            let head = lines[start..].iter().find(|line| line.trim_end().ends_with(['{', '}', ';']));
+            if !head.is_some_and(|head| head.trim_end().ends_with('{')) {
+                continue;
+            }
+            let close = format!("{}}}", " ".repeat(line.len() - line.trim_start().len()));
             let length = lines[start..].iter().position(|line| *line == close).unwrap_or(0);
             if length > LONGEST_FUNCTION {
                 wrong.push(format!("{}:{}: a function of {length} lines", path.display(), start + 1));

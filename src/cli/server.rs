@@ -1,5 +1,7 @@
 //! `c1m server`: starts the server, prints a line per interval, stops on a signal, and prints the totals.
 
+mod ready;
+
 use std::collections::BTreeSet;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -226,7 +228,7 @@ impl Reporter {
         self.has_tls = options.has_tls();
         let (files, memory) = (server.raised().files, server.raised().memory);
         if self.events {
-            return event(&ready(server, arguments));
+            return event(&ready::event(server, arguments));
         }
         show(format!(
             "c1m server: {} ports {}-{} on {}, up to {} connections, accept queue {} per port",
@@ -327,12 +329,24 @@ impl Reporter {
         news: &mpsc::Receiver<News>,
         interval: Duration,
     ) -> Result<ServerSummary> {
+        let is_well = self.report(&server, news, interval)?;
+        self.live = None;
+        let summary = self.sum_up(server)?;
+        if is_well { Ok(summary) } else { Err(CommandError::bug("a shard ended without being told to")) }
+    }
+
+    /// Reports until a signal arrives or a shard dies. `false` if a shard died.
+    fn report<M: Send + 'static>(
+        &mut self,
+        server: &Server<M>,
+        news: &mpsc::Receiver<News>,
+        interval: Duration,
+    ) -> Result<bool> {
         let mut next = Instant::now() + interval;
-        let mut failed = false;
         loop {
             match news.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(News::Stop | News::Server(ServerEvent::HandedOver)) => break,
-                Ok(News::Reload) => self.reload(&server),
+                Ok(News::Stop | News::Server(ServerEvent::HandedOver)) => return Ok(true),
+                Ok(News::Reload) => self.reload(server),
                 Ok(News::Server(ServerEvent::HandingOver)) => self.tell("a later server takes over"),
                 Ok(News::Server(ServerEvent::SuccessorLingers { process })) => {
                     self.warn(&lingering(process, self.sleeps))
@@ -343,18 +357,17 @@ impl Reporter {
                 Ok(News::Server(ServerEvent::StoreFailed(errno))) => self.warn(&format!(
                     "NOTIFY_SOCKET: {errno}: the service manager takes nothing: no connection outlives this process; unset it where there is none"
                 )),
-                Ok(News::Server(ServerEvent::MemoryShort | ServerEvent::MemorySuffices)) => self.memory(&server),
+                Ok(News::Server(ServerEvent::MemoryShort | ServerEvent::MemorySuffices)) => self.memory(server),
                 Ok(News::Server(ServerEvent::ShardEnded(shard))) => {
                     self.warn(&format!("shard {shard} died; stopping the others"));
-                    failed = true;
-                    break;
+                    return Ok(false);
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let now = server.snapshots();
                     let is_quiet = came_and_went(&now) == came_and_went(&self.last.1);
                     self.interval(&now);
                     self.walls(is_quiet, || server.dropped_at_listeners());
-                    self.memory(&server);
+                    self.memory(server);
                     // After a pause of the process one line covers the whole pause, and the next line does not
                     // follow at once.
                     next = (next + interval).max(Instant::now() + interval / 2);
@@ -362,7 +375,10 @@ impl Reporter {
                 Err(RecvTimeoutError::Disconnected) => return Err(CommandError::bug("the server's events ended")),
             }
         }
-        self.live = None;
+    }
+
+    /// Stops the server, and sums up what it did.
+    fn sum_up<M: Send + 'static>(&mut self, server: Server<M>) -> Result<ServerSummary> {
         let host = Host::here();
         let pid = std::process::id();
         let at_stop: Snapshot = server.snapshots().into_iter().sum();
@@ -376,9 +392,6 @@ impl Reporter {
         server.stop();
         let handles = server.handles();
         let finals = server.join()?;
-        if failed {
-            return Err(CommandError::bug("a shard ended without being told to"));
-        }
         let counted: Snapshot = finals.iter().map(|shard| shard.server).sum();
         let hibernation = self.sleeps.then(|| {
             let slept = HibernationDocument::of(&Snapshot { asleep: at_stop.asleep, ..counted });
@@ -506,40 +519,6 @@ impl Reporter {
         }
         self.last = (at, now.to_vec());
     }
-}
-
-/// The event of a server that accepts.
-fn ready<M: Send + 'static>(server: &Server<M>, arguments: &ServerArguments) -> Value {
-    let (options, files) = (server.options(), server.raised().files);
-    let shards: Vec<_> = server
-        .plans()
-        .enumerate()
-        .map(|(shard, plan)| json!({ "shard": shard, "core": plan.core, "ports": plan.ports, "rings": plan.rings.len(), "slots": plan.slots() }))
-        .collect();
-    let park = if server.idle_choice().park == IdleBackend::Filter { "filter" } else { "poll" };
-    let mut ready = json!({
-        "event": "ready", "pid": std::process::id(), "kernel": sys::kernel_release(), "nofile": files.1.soft,
-        "backlog": server.backlog(), "park": park, "shards": shards, "metrics": server.metrics_url(),
-        "service": arguments.service.service.name(), "protocol": arguments.service.protocol.name(),
-    });
-    if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
-        ready["hibernate_seconds"] = silence.as_secs_f64().into();
-        ready["awake"] = awake.into();
-    }
-    if let Some(handshakes) = server.handshakes() {
-        ready["handshakes"] = handshakes.into();
-    }
-    if options.takeover.is_some() {
-        let (taken_over, lost) = server.taken_over();
-        ready["taken_over"] = taken_over.into();
-        ready["lost_in_takeover"] = lost.into();
-    }
-    if let Some(pauses) = server.pauses().filter(|pauses| pauses.count() > 0) {
-        let at = |percent| pauses.percentile(percent);
-        let (p50, p99, max) = (at(50.0), at(99.0), pauses.max());
-        ready["takeover_pause_us"] = json!({ "count": pauses.count(), "p50": p50, "p99": p99, "max": max });
-    }
-    ready
 }
 
 /// What a server has taken over at its start; `None` if nothing.

@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Input;
 use crate::constants::BUFFER_BYTES;
 use crate::ring::in_flight::InFlightOps;
-use crate::ring::{Buffers, Outcome};
+use crate::ring::{Buffer, Buffers, Completion, Outcome};
 use crate::token::{Operation, Token};
 
-/// Completions as a kernel may report them, in any order and with any result. Each buffer comes back once, with no
-/// more bytes in use than were requested. A completion of an operation that was never requested is refused.
+/// Completions as a kernel may report them, in any order and with any result. Each operation gives its own memory back
+/// once, with no more bytes in use than were requested. A completion of an operation that was never requested is refused.
 pub fn completions(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut kernel = Kernel::default();
@@ -38,9 +39,23 @@ struct Kernel {
     in_flight: InFlightOps,
     buffers: Buffers,
     receives: Vec<Token>,
-    /// Each send, the range of its buffer, and whether it was submitted.
-    sends: VecDeque<(Token, Range<usize>, bool)>,
-    parked: Vec<(Token, usize)>,
+    sends: VecDeque<Sending>,
+    parked: Vec<(Token, Arc<[u8]>)>,
+}
+
+/// A send in the kernel.
+struct Sending {
+    token: Token,
+    range: Range<usize>,
+    /// Its bytes, if they are in no buffer.
+    shared: Option<Arc<[u8]>>,
+    submitted: bool,
+}
+
+/// A buffer that is marked with the operation that has it.
+fn marked(mut buffer: Buffer, token: Token) -> Buffer {
+    buffer.bytes()[..8].copy_from_slice(&token.pack().to_le_bytes());
+    buffer
 }
 
 impl Kernel {
@@ -48,78 +63,122 @@ impl Kernel {
         let bytes = bytes % (BUFFER_BYTES + 1);
         match token.operation {
             Operation::Receive => {
-                self.in_flight.receive(token, self.buffers.take());
+                self.in_flight.receive(token, marked(self.buffers.take(), token));
                 self.receives.push(token);
+            }
+            Operation::Send if bytes % 2 == 1 => {
+                let shared: Arc<[u8]> = vec![0; bytes].into();
+                self.in_flight.send_shared(token, shared.clone());
+                self.sends.push_back(Sending { token, range: 0..bytes, shared: Some(shared), submitted: false });
             }
             Operation::Send => {
                 let range = bytes / 2..bytes;
-                self.in_flight.send(token, self.buffers.take(), range.clone());
-                self.sends.push_back((token, range, false));
+                self.in_flight.send(token, marked(self.buffers.take(), token), range.clone());
+                self.sends.push_back(Sending { token, range, shared: None, submitted: false });
             }
             _ => {
-                self.in_flight.park(token, vec![0; bytes].into(), 0..bytes);
-                self.parked.push((token, bytes));
+                let all: Arc<[u8]> = vec![0; bytes].into();
+                self.in_flight.park(token, all.clone(), 0..bytes);
+                self.parked.push((token, all));
             }
         }
     }
 
+    /// The operation gives its buffer back.
+    fn comes_back(&mut self, mut buffer: Buffer, token: Token) {
+        assert_eq!(buffer.bytes()[..8], token.pack().to_le_bytes(), "the buffer of another operation");
+        self.buffers.put(buffer);
+    }
+
     fn submit(&mut self) {
         self.in_flight.submitted();
-        self.sends.iter_mut().for_each(|send| send.2 = true);
+        self.sends.iter_mut().for_each(|send| send.submitted = true);
     }
 
     fn finish_sends(&mut self) {
         let mut finished = Vec::new();
         self.in_flight.finish_sends(&mut self.buffers, &mut finished);
         for token in finished {
-            let Some((first, _, true)) = self.sends.pop_front() else { panic!("{token:?} was not submitted") };
-            assert_eq!(token, first);
+            let first = self.sends.pop_front().filter(|send| send.submitted);
+            let Some(first) = first else { panic!("{token:?} was not submitted") };
+            assert_eq!(token, first.token);
+            assert!(first.shared.is_none_or(|bytes| Arc::strong_count(&bytes) == 1), "its memory is kept");
         }
     }
 
     /// Completes one of the operations in the kernel.
     fn complete(&mut self, which: usize, result: i32, flags: u32) {
-        let tokens = self.receives.iter().chain(self.sends.iter().map(|send| &send.0));
-        let mut tokens = tokens.chain(self.parked.iter().map(|parked| &parked.0));
-        let many = self.receives.len() + self.sends.len() + self.parked.len();
-        let Some(token) = which.checked_rem(many).and_then(|at| tokens.nth(at)).copied() else { return };
+        let tokens = self.tokens();
+        let Some(token) = which.checked_rem(tokens.len()).map(|at| tokens[at]) else { return };
         let decoded = self.in_flight.decode(token.pack(), result, flags);
+        let outcome = decoded.map(|Completion { token: told, outcome }| {
+            assert_eq!(told, token);
+            outcome
+        });
         if let Some(at) = self.receives.iter().position(|receive| *receive == token) {
             self.receives.remove(at);
-            match decoded.map(|completion| completion.outcome) {
-                Ok(Outcome::Received { mut buffer, len, .. }) => assert!((1..=buffer.bytes().len()).contains(&len)),
-                Ok(Outcome::End(_)) => assert_eq!(result, 0),
-                Ok(Outcome::Empty(_) | Outcome::ReceiveFailed(..)) => assert!(result < 0),
+            match outcome {
+                Ok(Outcome::Received { buffer, len, .. }) => {
+                    assert!((1..=BUFFER_BYTES).contains(&len) && i64::from(result) == len as i64);
+                    self.comes_back(buffer, token);
+                }
+                Ok(Outcome::End(buffer)) if result == 0 => self.comes_back(buffer, token),
+                Ok(Outcome::Empty(buffer) | Outcome::ReceiveFailed(buffer, _)) if result < 0 => {
+                    self.comes_back(buffer, token);
+                }
                 other => assert!(other.is_err() && i64::from(result) > BUFFER_BYTES as i64, "{result}: {other:?}"),
             }
-        } else if let Some(at) = self.sends.iter().position(|send| send.0 == token) {
-            let asked = self.sends.remove(at).unwrap().1;
-            match decoded.unwrap().outcome {
-                Outcome::SentShort(_, left) => assert!(left.end == asked.end && asked.start <= left.start),
-                other => assert!(matches!(other, Outcome::SendFailed(..)) && result < 0, "{result}: {other:?}"),
-            }
+        } else if let Some(at) = self.sends.iter().position(|send| send.token == token) {
+            let send = self.sends.remove(at).unwrap();
+            self.sent(&send, result, outcome.unwrap());
         } else {
             let at = self.parked.iter().position(|parked| parked.0 == token).unwrap();
-            let asked = self.parked.remove(at).1;
+            let all = self.parked.remove(at).1;
             let sent = if result == -libc::ECANCELED { Ok(0) } else { usize::try_from(result) };
-            match decoded.unwrap().outcome {
-                Outcome::ParkedSent => assert_eq!(usize::try_from(result), Ok(asked)),
-                Outcome::ParkedSendCut(_, left) => assert_eq!((sent, left.end), (Ok(left.start), asked)),
+            match outcome.unwrap() {
+                Outcome::ParkedSent => assert_eq!(usize::try_from(result), Ok(all.len())),
+                Outcome::ParkedSendCut(bytes, left) => {
+                    assert!(Arc::ptr_eq(&bytes, &all), "the bytes of another send");
+                    assert_eq!((sent, left.end), (Ok(left.start), all.len()));
+                }
                 other => {
                     let failed = matches!(other, Outcome::ParkedSendFailed(_));
-                    assert!(failed && sent.ok().is_none_or(|sent| sent > asked), "{result}: {other:?}");
+                    assert!(failed && sent.ok().is_none_or(|sent| sent > all.len()), "{result}: {other:?}");
                 }
             }
+            assert_eq!(Arc::strong_count(&all), 1, "its memory is kept");
         }
+    }
+
+    /// A send has a completion: the kernel took only a part of it, or nothing.
+    fn sent(&mut self, send: &Sending, result: i32, outcome: Outcome) {
+        let asked = &send.range;
+        let is_rest = |left: &Range<usize>| left.end == asked.end && asked.start <= left.start;
+        match (outcome, &send.shared) {
+            (Outcome::SentShort(buffer, left), None) => {
+                assert!(is_rest(&left));
+                self.comes_back(buffer, send.token);
+            }
+            (Outcome::SendFailed(buffer, _), None) if result < 0 => self.comes_back(buffer, send.token),
+            (Outcome::SharedSentShort(bytes, left), Some(shared)) => {
+                assert!(is_rest(&left) && Arc::ptr_eq(&bytes, shared), "the bytes of another send");
+            }
+            (Outcome::SharedSendFailed(_), Some(_)) if result < 0 => {}
+            (other, _) => panic!("{result}: {other:?}"),
+        }
+        assert!(send.shared.as_ref().is_none_or(|bytes| Arc::strong_count(bytes) == 1), "its memory is kept");
+    }
+
+    /// All operations in the kernel.
+    fn tokens(&self) -> Vec<Token> {
+        let sends = self.sends.iter().map(|send| send.token);
+        self.receives.iter().copied().chain(sends).chain(self.parked.iter().map(|parked| parked.0)).collect()
     }
 
     /// Claims that an operation ended which may never have been requested.
     fn claim(&mut self, user_data: u64, result: i32, flags: u32) {
         let token = Token::unpack(user_data);
-        if self.receives.iter().chain(self.sends.iter().map(|send| &send.0)).any(|asked| Some(*asked) == token) {
-            return;
-        }
-        if self.parked.iter().any(|parked| Some(parked.0) == token) {
+        if token.is_some_and(|token| self.tokens().contains(&token)) {
             return;
         }
         let known = token.is_some_and(|token| !matches!(token.operation, Operation::Receive | Operation::Send));
@@ -127,7 +186,8 @@ impl Kernel {
     }
 
     fn check(&self) {
-        assert_eq!(self.in_flight.buffers(), self.receives.len() + self.sends.len());
+        let sends = self.sends.iter().filter(|send| send.shared.is_none());
+        assert_eq!(self.in_flight.buffers(), self.receives.len() + sends.count());
         assert!(self.parked.iter().all(|parked| self.in_flight.has_parked(parked.0)));
     }
 

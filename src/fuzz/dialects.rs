@@ -138,6 +138,14 @@ pub fn target(bytes: &[u8]) {
             assert!(target.path.as_deref().is_none_or(|path| path.starts_with('/')));
             assert!(!target.url_host().is_empty());
         }
-        Err(error) => assert!(!error.is_empty()),
+        Err(error) => {
+            assert!(!error.is_empty() && !error.contains(char::is_control), "{error:?}");
+            // Whatever may be a password leaves no trace.
+            let server = typed.rsplit_once('@').map(|(_, server)| format!("@{server}"));
+            assert!(
+                server.is_none_or(|server| server.parse::<Target>() == Err(error)),
+                "the error tells of a password"
+            );
+        }
     }
 }

@@ -110,13 +110,14 @@ impl Ends {
         assert!(!self.ours.sessions.has(self.name));
     }
 
-    /// Our end is established: an honest end that is so too has the same secrets, and both understand each other.
+    /// Our end is established: it has seen that the honest end heard and said the same. So that one is established too, has the
+    /// same secrets, and both understand each other.
     fn established(&mut self, answer: &[u8], shaken: &Shaken) {
         assert!(shaken.rest.len() <= 2 * LARGEST_RECORD + 16);
         let mut came = answer.to_vec();
         if !self.honest.sessions.has(self.name) {
-            let Ok(Some(shaken)) = self.honest.shake(self.name, answer, &mut Vec::new()) else { return };
-            came = shaken.rest;
+            let shaken = self.honest.shake(self.name, answer, &mut Vec::new()).unwrap();
+            came = shaken.expect("ours is established, and waits for nothing").rest;
         }
         assert_eq!(self.ours.sessions.seal(self.name, b"hello", &mut came), Ok(1));
         // A server's tickets come before.

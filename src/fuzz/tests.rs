@@ -49,14 +49,23 @@ properties!(
     publication server_frames pushes responses target mqtt nats records handshakes chunks pem
 );
 
-/// A property that is missing here would be tried by nothing, and its target would not even be built.
+/// A property that is missing here would be tried by nothing, and its target would not even be built. A target does nothing
+/// but try its property: no other test builds it.
 #[test]
 fn every_target_has_a_property_and_seeds() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let names = |folder: &str| -> BTreeSet<String> {
-        let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder)).unwrap();
+        let files = fs::read_dir(fuzz.join(folder)).unwrap();
         files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect()
     };
     let properties: BTreeSet<String> = PROPERTIES.iter().map(|&name| name.to_owned()).collect();
     assert_eq!(names("fuzz_targets"), properties);
     assert_eq!(names("seeds"), properties);
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
+    for name in properties {
+        let target = format!("libfuzzer_sys::fuzz_target!(|bytes: &[u8]| c1m::internal::fuzz::{name}(bytes));");
+        let text = fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        assert_eq!(text, format!("#![no_main]\n\n{target}\n"));
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} is not built");
+    }
 }

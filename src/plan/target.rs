@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::Ports;
 use crate::addresses::Address;
+use crate::format::Escaped;
 
 /// The scheme of a URL: a protocol, with TLS or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,13 +150,17 @@ const LONGEST_NAME: usize = 255;
 impl FromStr for Target {
     type Err = String;
 
-    /// No error shows what stands before an `@`: a password may have any character in it, `/` and `#` too.
+    /// No error shows what stands before an `@`: a password may have any character in it, `/` and `#` too. Each is one line,
+    /// whatever was typed.
     fn from_str(text: &str) -> Result<Target, String> {
-        Target::read(text).map_err(|error| match text.rsplit_once('@') {
-            None => error,
-            Some((_, server)) => format!(
-                "'…@{server}' is no target; give a name and a password apart, as user and password of mqtt and nats, or in a header of a request (Authorization)"
-            ),
+        Target::read(text).map_err(|error| {
+            let error = match text.rsplit_once('@') {
+                None => error,
+                Some((_, server)) => format!(
+                    "'…@{server}' is no target; give a name and a password apart, as user and password of mqtt and nats, or in a header of a request (Authorization)"
+                ),
+            };
+            Escaped(&error).to_string()
         })
     }
 }
@@ -300,9 +305,13 @@ mod tests {
             "ws://hé",
             "ws://a b",
             "h h:1",
+            "a\nb:80",
+            "ws://a\u{1b}[2J",
+            "h:8\r0",
+            "u:p@h\n",
         ] {
             let error = text.parse::<Target>().unwrap_err();
-            assert!(!error.is_empty() && !error.contains('\n'), "{text}: {error}");
+            assert!(!error.is_empty() && !error.contains(char::is_control), "{text}: {error}");
             let secrets = ["u:p", "u@", "'p", "w@"];
             assert!(!text.contains('@') || !secrets.iter().any(|secret| error.contains(secret)), "{text}: {error}");
         }

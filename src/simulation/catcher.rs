@@ -278,7 +278,7 @@ impl Kernel {
         let socket = &mut self.sockets[peer];
         // What the kernel has acknowledged and the shard has not received is lost.
         socket.inbox.clear();
-        (socket.fin, socket.reset) = (false, false);
+        (socket.fin, socket.reset, socket.error) = (false, false, None);
         if let Some((ring, slot)) = socket.place.take() {
             self.rings[ring].slots[slot as usize] = Some(ghost);
         }

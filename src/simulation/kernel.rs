@@ -44,6 +44,8 @@ pub struct Socket {
     pub fin: bool,
     /// The connection was reset, by either end.
     pub reset: bool,
+    /// What a receive or a send is told of that; the first takes it (`sock_error` in include/net/sock.h).
+    pub error: Option<i32>,
     /// Bytes for which the peer's socket has room.
     pub window: usize,
     /// The bytes that the peer received. `heard_at` has the times: how many bytes there were at each.
@@ -349,10 +351,13 @@ impl Kernel {
         self.is_reset(peer);
     }
 
-    /// A connection is reset: whatever waits for its socket ends.
+    /// A connection is reset: whatever waits for its socket ends. What came before can still be received (`tcp_reset` in
+    /// net/ipv4/tcp_input.c).
     pub(super) fn is_reset(&mut self, peer: usize) {
-        self.sockets[peer].reset = true;
-        self.sockets[peer].inbox.clear();
+        let socket = &mut self.sockets[peer];
+        if !std::mem::replace(&mut socket.reset, true) {
+            socket.error = Some(if socket.fin { libc::EPIPE } else { libc::ECONNRESET });
+        }
         self.readable(peer);
         self.writable(peer);
     }
@@ -415,6 +420,7 @@ impl Kernel {
         } else if !self.sockets[peer].reset {
             self.sockets[peer].ended = Some((Ending::Reset, self.now));
         }
+        self.sockets[peer].inbox.clear();
         self.is_reset(peer);
     }
 

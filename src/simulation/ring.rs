@@ -387,7 +387,8 @@ impl Kernel {
         self.complete(ring, token, events, if lasting { MORE } else { 0 });
     }
 
-    /// Receives what is there, as much as fits into a buffer.
+    /// Receives what is there, as much as fits into a buffer. Behind it stands the FIN, or else the error of a RST, once
+    /// (`tcp_recvmsg_locked` in net/ipv4/tcp.c).
     fn receive(&mut self, ring: usize, token: Token) -> Vec<u8> {
         self.pass(RECEIVE);
         let Some(peer) = self.peer_in(ring, token) else {
@@ -398,22 +399,31 @@ impl Kernel {
         let len = socket.inbox.len().min(BUFFER_BYTES);
         let bytes: Vec<u8> = socket.inbox.drain(..len).collect();
         let more = !socket.inbox.is_empty() || socket.fin && len > 0;
-        let result = match (len, socket.reset, socket.fin) {
-            (0, true, _) => -libc::ECONNRESET,
-            (0, false, true) => 0,
-            (0, false, false) => -libc::EAGAIN,
+        let result = match len {
+            0 if socket.fin => 0,
+            0 => match socket.error.take() {
+                Some(errno) => -errno,
+                None if socket.reset => 0,
+                None => -libc::EAGAIN,
+            },
             _ => len as i32,
         };
         self.complete(ring, token, result, if more { SOCKET_HAS_MORE } else { 0 });
         bytes
     }
 
+    /// Why nothing can be sent on a connection: it was reset (`sk_stream_error` in net/core/stream.c).
+    fn no_send(&mut self, peer: usize) -> Option<i32> {
+        let socket = &mut self.sockets[peer];
+        socket.reset.then(|| socket.error.take().unwrap_or(libc::EPIPE))
+    }
+
     /// Sends without waiting. A send that is taken whole has no completion.
     fn send(&mut self, ring: usize, token: Token, bytes: &[u8]) {
         self.pass(SEND);
         let Some(peer) = self.peer_in(ring, token) else { return self.complete(ring, token, -libc::EBADF, 0) };
-        if self.sockets[peer].reset {
-            return self.complete(ring, token, -libc::EPIPE, 0);
+        if let Some(errno) = self.no_send(peer) {
+            return self.complete(ring, token, -errno, 0);
         }
         let short = self.short_sends > 0 && self.chance.one_in(self.short_sends);
         let offered = if short { self.chance.below(bytes.len()) } else { bytes.len() };
@@ -430,8 +440,8 @@ impl Kernel {
         let Some(peer) = self.peer_in(ring, parked.token) else {
             return self.complete(ring, parked.token, -libc::EBADF, 0);
         };
-        if self.sockets[peer].reset {
-            return self.complete(ring, parked.token, -libc::EPIPE, 0);
+        if let Some(errno) = self.no_send(peer) {
+            return self.complete(ring, parked.token, -errno, 0);
         }
         parked.sent += self.deliver(peer, &parked.bytes[parked.sent..]);
         if parked.sent == parked.bytes.len() {

@@ -347,10 +347,7 @@ impl Kernel {
         }
         if reset {
             if !orphan {
-                self.sockets[peer].reset = true;
-                self.sockets[peer].inbox.clear();
-                self.readable(peer);
-                self.writable(peer);
+                self.is_reset(peer);
             }
             return;
         }

@@ -46,6 +46,7 @@ mod protocols;
 mod push;
 mod report;
 mod scrapes;
+mod secrets;
 mod service;
 mod signals;
 mod skips;

@@ -9,6 +9,7 @@ mod metrics;
 mod newcomers;
 mod services;
 mod settings;
+mod shared;
 mod spoken;
 
 use std::io::{ErrorKind, Read, Write};
@@ -222,10 +223,19 @@ fn in_turn(ip: IpAddr, arguments: &str) {
             live == asleep && live >= 251
         });
     }
-    drop((silent, talking, dozing, slow));
-    let ended = server.stop();
-    assert_eq!(number(&ended.last_document()["takeover"], "lost"), 0);
+    let new = house.crowd(40);
+    drop((silent, talking, dozing, slow, new));
+    let ended = server.stop().last_document();
+    assert_eq!(number(&ended["takeover"], "lost"), 0);
+    all_accepted(&ended);
     assert!(!house.path().exists(), "the socket remains");
+}
+
+/// Each shard of a server has accepted connections.
+fn all_accepted(document: &Value) {
+    let accepted: Vec<_> =
+        document["shards"].as_array().unwrap().iter().map(|shard| number(shard, "accepted")).collect();
+    assert!(accepted.len() == 2 && !accepted.contains(&0), "{accepted:?}");
 }
 
 #[test(Network, Hibernation)]
@@ -387,8 +397,9 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
     let arguments = house.arguments("--stats-interval 20ms");
     let start = |manager: &mut Manager| manager.start(&house, &arguments);
     let mut server = start(&mut manager);
-    // Two listeners, three maps and the terms; and of each shard its ring buffer, entries and addresses.
-    assert_eq!(manager.names().len(), 2 + 3 + 1 + 2 * 3, "{:?}", manager.names());
+    // The listeners, three maps and the terms; and of each shard its ring buffer, entries and addresses.
+    let listeners = if house.arguments.contains("--port-sharing all") { 2 * 2 } else { 2 };
+    assert_eq!(manager.names().len(), listeners + 3 + 1 + 2 * 3, "{:?}", manager.names());
     let mut silent = house.crowd(300);
     let mut all_lost = 0;
     for turn in 0..3 {
@@ -398,7 +409,7 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
         server.running.wait();
         // A segment that comes while no server is there; and connections that wait in the accept queue.
         silent[turn].write_all(b"anybody?").unwrap();
-        let mut early: Vec<_> = (0..10).map(|number| house.connect(number)).collect();
+        let mut early: Vec<_> = (0..40).map(|number| house.connect(number)).collect();
         server = start(&mut manager);
         let said = ready(&server.running);
         let [taken, lost] = ["taken_over", "lost_in_takeover"].map(|name| number(&said, name));
@@ -413,7 +424,7 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
         all_lost += lost;
     }
     assert!(all_lost > 0, "all had fallen asleep before the server was killed");
-    server.stop();
+    all_accepted(&server.stop().last_document());
 }
 
 #[test(Network, Hibernation)]

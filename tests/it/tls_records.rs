@@ -116,7 +116,7 @@ fn a_record_that_is_not_whole_in_time_ends_its_connection_alone() {
 /// A shard keeps 16 MiB of incomplete records at most, which is 1,012 of the longest.
 #[test]
 fn a_record_without_room_ends_its_connection_and_others_stay() {
-    let (server, authority) = server("--cores 1 --handshake-timeout 120s --max-connections 2000");
+    let (server, authority) = server("--cores 1 --handshake-timeout 10m --max-connections 2000");
     let config = Arc::new(authority.client(None));
     let mut all: Vec<(Secure, u8)> = Vec::new();
     for _ in 0..1_020 {

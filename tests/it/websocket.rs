@@ -490,33 +490,36 @@ fn an_upgrade_is_refused_or_gets_one_of_the_subprotocols_that_were_offered() {
     assert_eq!(bare.hear(), (Opcode::Text, b"welcome".to_vec()));
 }
 
+/// What comes within this time is in time, on a machine that is busy with other things too.
+const IN_TIME: Duration = Duration::from_secs(5);
+
 #[test]
 fn peers_that_are_slow_or_say_nothing_are_ended() {
     let mut limits = WebSocketLimits::default();
-    (limits.message_time, limits.close_time) = (Duration::from_millis(500), Duration::from_millis(500));
-    limits.http.request_time = Duration::from_millis(500);
+    (limits.message_time, limits.close_time) = (IN_TIME, IN_TIME);
+    limits.http.request_time = IN_TIME;
     let here = Here::start(limits);
-    // Nothing is asked for at all; a request that is never complete; a request, and nothing behind it.
-    Bare::connect(here.port).ends();
-    let mut bare = Bare::connect(here.port);
-    bare.say(&REQUEST[..50]);
-    assert!(bare.head().starts_with("HTTP/1.1 408 "));
+    // Nothing is asked for at all; a request that is never complete.
+    let [mut silent, mut slow] = [(); 2].map(|()| Bare::connect(here.port));
+    slow.say(&REQUEST[..50]);
     // A message that is never complete.
-    let (mut bare, _) = here.open();
-    bare.say(&text("never")[..8]);
-    bare.closed(1008);
-    assert_eq!(here.next(), Told::Failed(Fault::Late));
+    let (mut never, _) = here.open();
+    never.say(&text("never")[..8]);
     // A message that is complete takes its deadline with it.
     let (mut patient, _) = here.open();
     patient.say(&text("in two pieces")[..8]);
     patient.say(&text("in two pieces")[8..]);
     assert_eq!(patient.hear(), (Opcode::Text, b"in two pieces".to_vec()));
     // A close that is never answered.
-    let (mut bare, _) = here.open();
-    bare.say(&text("close"));
-    assert_eq!(bare.hear(), (Opcode::Close, 1012u16.to_be_bytes().to_vec()));
-    assert_eq!(here.next(), Told::Local(false));
-    bare.ends();
+    let (mut closed, _) = here.open();
+    closed.say(&text("close"));
+    assert_eq!(closed.hear(), (Opcode::Close, 1012u16.to_be_bytes().to_vec()));
+    silent.ends();
+    assert!(slow.head().starts_with("HTTP/1.1 408 "));
+    never.closed(1008);
+    closed.ends();
+    let told = [here.next(), here.next()];
+    assert!(told.contains(&Told::Failed(Fault::Late)) && told.contains(&Told::Local(false)), "{told:?}");
     // A deadline of the service's own.
     let (mut bare, _) = here.open();
     bare.say(&text("deadline"));

@@ -34,6 +34,8 @@ enum Command {
     PushOne(u32),
     /// What was kept for each connection is sent back.
     PushAll,
+    /// From now on it makes no choices of its own, and what comes or was kept is sent back at once.
+    Settle,
     Close(u32, CloseMode),
     /// Reads of a connection are paused and resumed.
     Pause(u32),
@@ -128,6 +130,13 @@ impl Keeper {
         }
     }
 
+    fn push_all(&mut self, connections: &mut Simulated) -> Result<()> {
+        for at in 0..self.names.len() {
+            self.push(connections, self.names[at])?;
+        }
+        Ok(())
+    }
+
     fn obey(&mut self, connections: &mut Simulated, command: Command) -> Result<()> {
         let name = |names: &[ConnId], number: u32| names.get(number as usize - 1).copied();
         match command {
@@ -147,10 +156,10 @@ impl Keeper {
                     connections.send(name, &[byte])?;
                 }
             }
-            Command::PushAll => {
-                for at in 0..self.names.len() {
-                    self.push(connections, self.names[at])?;
-                }
+            Command::PushAll => self.push_all(connections)?,
+            Command::Settle => {
+                (self.chance, self.collects) = (None, false);
+                self.push_all(connections)?;
             }
             Command::Close(number, mode) => {
                 if let Some(name) = name(&self.names, number) {

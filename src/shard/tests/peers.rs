@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::simulation::Kernel;
+use crate::error::Errno;
+use crate::simulation::{Kernel, Socket};
 
 /// The timeout, and the longest time to find a silent connection: two windows of 4 s, and a sweep of 4 s.
 const FOUND_WITHIN: Duration = Duration::from_secs(12);
@@ -187,10 +188,45 @@ fn a_thread_that_wants_the_core_gets_it() {
     assert!(turns > 4_000, "{turns} turns in a second");
 }
 
-/// The result of one run of peers that do anything.
-fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>) {
+/// Bytes that came before a RST are received where they are asked for, and then its error. Elsewhere they are void.
+#[test]
+fn a_connection_that_was_reset_gives_its_last_bytes_where_they_are_asked_for() {
+    with_seeds(4, |seed| {
+        for (asked, fin) in [(true, false), (true, true), (false, false)] {
+            let mut scene = Scene::new(seed, 100);
+            scene.config.drain_after_reset = asked;
+            let peer = scene.come(1, Duration::ZERO).start;
+            // All of it comes before the shard looks again.
+            scene.machine.stand_still(SECOND, 2 * MILLI, false);
+            scene.machine.at(SECOND + MILLI, move |kernel| {
+                kernel.say(peer, &[7; 10]);
+                if fin {
+                    kernel.fin(peer);
+                }
+                kernel.reset(peer);
+            });
+            let (_, seen) = scene.run(2 * SECOND);
+            let reasons: Vec<_> = seen.ended.iter().map(|(_, reason)| *reason).collect();
+            // The send of the echo is told of the RST.
+            let (came, reason) = match (asked, fin) {
+                (true, false) => (10, CloseReason::Failed(Errno::ECONNRESET)),
+                (true, true) => (10, CloseReason::Failed(Errno::EPIPE)),
+                (false, _) => (0, CloseReason::PeerReset),
+            };
+            assert_eq!((seen.counters.bytes_in, reasons), (came, vec![reason]), "asked: {asked}, FIN: {fin}");
+        }
+    });
+}
+
+/// Peers that do anything, until the time `BUSY`. At `END` everything is closed, and until then those whose connections
+/// stand are to have all that they said.
+const BUSY: Duration = Duration::from_millis(400);
+const END: Duration = Duration::from_millis(600);
+
+/// The result of one run of peers that do anything: what the driver saw, what each peer heard, and how many still stood in
+/// the end.
+fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>, usize) {
     const PEERS: usize = 150;
-    const END: Duration = Duration::from_millis(400);
     let mut scene = Scene::new(seed, 160);
     scene.meddles = true;
     scene.config.max_pending = 2 * BUFFER_BYTES;
@@ -205,7 +241,7 @@ fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>) {
     });
     let first = scene.machine.kernel(|kernel| kernel.expect(PEERS));
     for peer in first..first + PEERS {
-        let mut at = scene.chance.time(END / 2);
+        let mut at = scene.chance.time(BUSY / 2);
         let (said, window) = (scene.chance.one_in(4), scene.chance.below(30_000));
         scene.machine.at(at, move |kernel| {
             kernel.connect(peer);
@@ -214,7 +250,12 @@ fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>) {
             }
         });
         for _ in 0..scene.chance.below(30) {
-            at += scene.chance.time(END / 40);
+            let before = at;
+            at += scene.chance.time(BUSY / 40);
+            if before < BUSY && at >= BUSY {
+                // The others act on while everything is closed.
+                at += END - BUSY;
+            }
             match scene.chance.below(40) {
                 0 => scene.machine.at(at, move |kernel| kernel.fin(peer)),
                 1 => scene.machine.at(at, move |kernel| kernel.reset(peer)),
@@ -229,6 +270,18 @@ fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>) {
             }
         }
     }
+    scene.machine.at(BUSY, move |kernel| (first..first + PEERS).for_each(|peer| kernel.take(peer, usize::MAX)));
+    let stand = Rc::new(Cell::new(0));
+    let standing = stand.clone();
+    scene.machine.at(END, move |kernel| {
+        for peer in first..first + PEERS {
+            let Socket { said, heard, fin, reset, ended, .. } = &kernel.sockets[peer];
+            if !*fin && !*reset && ended.is_none() {
+                assert_eq!(heard.len(), *said, "peer {} did not hear all that it said", peer - first);
+                standing.set(standing.get() + 1);
+            }
+        }
+    });
     let (machine, seen) = scene.run(END);
     let heard = machine.kernel(|kernel| {
         let all = first..first + PEERS;
@@ -241,20 +294,21 @@ fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>) {
     let Snapshot { live, opened, closed, .. } = seen.counters;
     assert_eq!((live, opened), (0, closed));
     assert_eq!((seen.opened.len(), seen.ended.len()), (opened as usize, closed as usize));
-    (seen, heard)
+    (seen, heard, stand.get())
 }
 
-/// Whatever peers, driver and kernel do, each echo is of its own connection and in its order, and nothing is left.
+/// Whatever peers, driver and kernel do, each echo is of its own connection and in its order, none is missing, and nothing is left.
 #[test]
 fn whatever_happens_each_connection_is_its_own() {
-    let sum = RefCell::new(Snapshot::default());
+    let (sum, standing) = (RefCell::new(Snapshot::default()), Cell::new(0));
     with_seeds(40, |seed| {
-        let (seen, _) = anything(seed);
+        let (seen, _, stand) = anything(seed);
         let before = *sum.borrow();
         *sum.borrow_mut() = before + seen.counters;
+        standing.set(standing.get() + stand);
     });
     let Snapshot { parked, overflows, slow_readers, refused_when_full, .. } = sum.into_inner();
-    let rare = [parked, overflows, slow_readers, refused_when_full];
+    let rare = [parked, overflows, slow_readers, refused_when_full, standing.get() as u64];
     // A single seed need not reach every case.
     let all = std::env::var_os("C1M_SIM_SEED").is_none();
     assert!(!all || rare.iter().all(|times| *times > 0), "too little happens: {rare:?}");

@@ -1,6 +1,6 @@
 //! Sockets of the test itself: a server that misbehaves on purpose, and plain connections.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,6 +97,15 @@ pub fn read_until(stream: &mut impl Read, end: &[u8]) -> Vec<u8> {
         read.extend(byte);
     }
     read
+}
+
+/// What comes until a connection ends, in order or by a RST.
+pub fn last_words(stream: &mut impl Read) -> Vec<u8> {
+    let mut words = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut words) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "after {words:?}");
+    }
+    words
 }
 
 /// A connection to `port` of this host, made as soon as there is a listener.

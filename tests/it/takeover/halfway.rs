@@ -1,5 +1,5 @@
-//! Takeovers of TLS connections that end half-way, as one of the two processes is killed: no connection goes on in two
-//! ways, and none is lost that was not in the process which is gone.
+//! Takeovers that end half-way, as one of the two processes is killed: no connection goes on in two ways, and none is lost
+//! that was not in the process which is gone. Most are of TLS.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -182,6 +182,32 @@ fn what_waits_for_a_sleeper_comes_back_with_it() {
         assert!(answers(&mut stream));
         server.stop();
         server.join().map(drop).unwrap();
+    });
+}
+
+/// A server that was told to stop while it hands over stops when its successor is killed. Each connection ends, and hears
+/// nothing but what it said.
+#[test(Network, Hibernation)]
+fn a_server_that_is_to_stop_does_so_when_its_successor_is_killed() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let Middle { server, successor, silent, mut talking } = in_the_middle(&house);
+        server.running.signal(libc::SIGTERM);
+        let said: Vec<_> = (0..TALKERS).map(|number| format!("last words {number};")).collect();
+        talking.iter_mut().zip(&said).for_each(|(stream, words)| stream.write_all(words.as_bytes()).unwrap());
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        let ended = server.running.wait();
+        assert_eq!(ended.code(), 0, "{}{}", ended.out, ended.err);
+        let document = ended.last_document();
+        assert_eq!(number(&document, "live"), 0, "{document}");
+        for (mut stream, words) in talking.into_iter().zip(said) {
+            let heard = last_words(&mut stream);
+            assert!(words.as_bytes().starts_with(&heard), "{words} {}", String::from_utf8_lossy(&heard));
+        }
+        silent.into_iter().for_each(|mut stream| assert_eq!(last_words(&mut stream), b""));
+        assert!(!house.path().exists(), "the socket remains");
+        house.until_its_ports_are_free();
     });
 }
 

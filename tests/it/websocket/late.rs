@@ -15,7 +15,7 @@ fn seam(frame: &[u8]) -> Vec<u8> {
 #[test]
 fn each_message_of_a_stream_has_its_own_time() {
     let mut limits = WebSocketLimits::default();
-    limits.message_time = Duration::from_secs(2);
+    limits.message_time = IN_TIME;
     let here = Here::start(limits);
     let [(mut stream, _), (mut late, _)] = [(); 2].map(|()| here.open());
     let (message, ping) = (text("a message of a stream"), frame(Opcode::Ping, true, b"there?"));
