@@ -303,9 +303,12 @@ impl<S: Service> ServerDriver<S> {
 
     /// Tells the service of some deadlines that have passed.
     fn expire(&mut self, connections: &mut Connections<S::State>) -> Result<()> {
-        let passed = self.context.take_expired(connections.clock().now());
+        let now = connections.clock().now();
+        let passed = self.context.take_expired(now);
         for place in &passed {
-            if let Some(conn) = connections.live_at(*place) {
+            if self.context.has_expired(*place, now)
+                && let Some(conn) = connections.live_at(*place)
+            {
                 self.context.closes_because(CloseReason::Deadline);
                 let told = self.call(connections, |service, ctx| service.expired(ctx, conn));
                 self.context.closes_because(CloseReason::Local);

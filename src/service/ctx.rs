@@ -162,7 +162,8 @@ impl<S: Default> ShardContext<S> {
         self.deadlines.due(connections.clock())
     }
 
-    /// Some connections whose deadline has passed, to be given back to `told_expired`.
+    /// The places of some connections whose deadline has passed. Whoever tells the service of them asks
+    /// `has_expired` of each, and gives them back to `told_expired`.
     pub fn take_expired(&mut self, now: Mark) -> Vec<Cursor> {
         self.deadlines.sweep(now, &mut self.passed);
         std::mem::take(&mut self.passed)
@@ -178,6 +179,12 @@ impl<S: Default> ShardContext<S> {
     pub fn closes_because(&mut self, reason: CloseReason) {
         self.reason = reason;
     }
+    /// Whether the deadline of such a place has passed still, and was neither removed nor set anew since: then it is set no
+    /// longer.
+    pub fn has_expired(&mut self, place: Cursor, now: Mark) -> bool {
+        self.deadlines.take_passed(place, now)
+    }
+
 }
 
 impl<S: Default> Ctx<'_, S> {
