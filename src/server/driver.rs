@@ -270,7 +270,7 @@ impl<S: Service> ServerDriver<S> {
         if self.inbox.has_more() || self.context.has_more() {
             return Ok(Schedule::Now);
         }
-        let due = self.next_tick.into_iter().chain(self.context.due(connections)).min();
+        let due = self.next_tick.into_iter().chain(self.context.due(connections, now)).min();
         Ok(due.map_or(Schedule::OnEvent, Schedule::At))
     }
 

@@ -9,7 +9,7 @@ use super::broadcast::{Broadcast, Broadcasts};
 use super::deadlines::Deadlines;
 use super::slot_table::SlotTable;
 use crate::clock::Mark;
-use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
+use crate::connections::{CloseMode, CloseReason, Connections, Cursor, Platform};
 use crate::error::{Error, Result};
 use crate::stats::{Counters, OwnCounters};
 #[cfg(feature = "tls")]
@@ -52,6 +52,9 @@ pub(crate) struct ShardContext<S> {
 
 /// The unit of a connection's age. 32 bits of it are 13 years.
 const AGE_UNIT: Duration = Duration::from_millis(100);
+
+/// How often a shard looks whether a slot is free for a broadcast that waits for one.
+const LOOK_FOR_SLOT: Duration = Duration::from_millis(10);
 
 /// Units of an age since an instant. They wrap, so that also a connection has an age that was opened before it.
 fn units_since(began: Instant) -> u32 {
@@ -147,19 +150,26 @@ impl<S: Default> ShardContext<S> {
         self.broadcasts = Broadcasts::default();
     }
 
+    /// Begins a broadcast, or gives it back if too many are under way. While the server stops it does nothing.
+    pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
+        if self.stopping { Ok(()) } else { self.broadcasts.begin(broadcast) }
+    }
+
     /// Sends to some recipients of the broadcasts that are under way.
-    pub fn broadcast_some(&mut self, connections: &mut Connections<S>) -> Result<()> {
+    pub fn broadcast_some<P: Platform>(&mut self, connections: &mut Connections<S, P>) -> Result<()> {
         self.broadcasts.send_some(connections)
     }
 
     /// Whether there is more to do at once.
     pub fn has_more(&self) -> bool {
-        self.broadcasts.len() > 0 || self.deadlines.is_sweeping()
+        let broadcasts = self.broadcasts.len() > 0 && !self.broadcasts.is_stalled();
+        broadcasts || self.deadlines.is_sweeping()
     }
 
-    /// When the next sweep over the deadlines is due.
-    pub fn due(&self, connections: &Connections<S>) -> Option<Instant> {
-        self.deadlines.due(connections.clock())
+    /// When there is something to do: the next sweep over the deadlines, or another look for a slot.
+    pub fn due<P: Platform>(&self, connections: &Connections<S, P>, now: Instant) -> Option<Instant> {
+        let look = self.broadcasts.is_stalled().then(|| now + LOOK_FOR_SLOT);
+        self.deadlines.due(connections.clock()).into_iter().chain(look).min()
     }
 
     /// The places of some connections whose deadline has passed. Whoever tells the service of them asks
@@ -250,10 +260,10 @@ impl<S: Default> Ctx<'_, S> {
         self.note(done);
     }
 
-    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already. While the server
-    /// stops it does nothing.
+    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already, or if all of them
+    /// together would have more than 64 MiB; a single one may have more. While the server stops it does nothing.
     pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
-        if self.shard.stopping { Ok(()) } else { self.shard.broadcasts.begin(broadcast) }
+        self.shard.broadcast(broadcast)
     }
 
     /// How many broadcasts are under way on this shard. A service that makes more of them than its connections can
