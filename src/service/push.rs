@@ -196,7 +196,7 @@ impl Service for Push {
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, u32>, message: PushMessage) {
-        if let Some((conn, receipt)) = self.board.hear(ctx, message) {
+        for (conn, receipt) in self.board.hear(ctx, message) {
             let mut frame = Vec::new();
             push::Frame::append(Kind::Receipt, receipt.to_string().as_bytes(), &mut frame);
             ctx.send(conn, &frame);
@@ -222,7 +222,7 @@ impl Service for Push {
     }
 
     fn united(&mut self, ctx: &mut Ctx<'_, u32>) {
-        for message in self.board.united(ctx.place()) {
+        for message in self.board.united(ctx) {
             Service::message(self, ctx, message);
         }
     }
@@ -310,7 +310,7 @@ impl WebSocketService for Push {
     }
 
     fn message(&mut self, ctx: &mut WebSocketCtx<'_, ()>, message: PushMessage) {
-        if let Some((conn, receipt)) = self.board.hear(ctx, message) {
+        for (conn, receipt) in self.board.hear(ctx, message) {
             ctx.send_text(conn, &receipt.to_string());
         }
     }
@@ -324,7 +324,7 @@ impl WebSocketService for Push {
     }
 
     fn united(&mut self, ctx: &mut WebSocketCtx<'_, ()>) {
-        for message in self.board.united(ctx.place()) {
+        for message in self.board.united(ctx) {
             WebSocketService::message(self, ctx, message);
         }
     }
