@@ -321,6 +321,7 @@ impl<S: HttpService> Service for Http<S> {
     fn taken_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &[u8]) {
         let (Some(carried), Some(row)) = (Carried::read(state), ctx.state(conn)) else {
             return ctx.close(conn, CloseMode::Abort);
+        self.go_on(ctx);
         };
         if carried.bring(row, |kept| self.requests.bring(kept)) {
             self.service.taken_over(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn, carried.inner);
