@@ -73,6 +73,12 @@ pub trait Service: 'static {
     #[doc(hidden)]
     const NAME: &'static str = "a service of its own";
 
+    /// Bytes of the longest message that its limits allow, as it is sent: `ServerBuilder::max_pending` is raised to them.
+    #[doc(hidden)]
+    fn longest_send(&self) -> usize {
+        0
+    }
+
     /// A connection was accepted. With TLS its handshake is over, and [`Ctx::tls`] tells here what it has agreed on.
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 

@@ -233,7 +233,8 @@ impl ServerBuilder {
     }
 
     /// Bytes kept at most for a peer that does not read; 65,536 by default, and 4,096 at least. A connection that would
-    /// need more is reset and counted as a slow reader. So is one that is sent more than that at once.
+    /// need more is reset and counted as a slow reader. So is one that is sent more than that at once. `Http`, `WebSocket`
+    /// and `Push` raise it to what the longest message takes that their limits allow, as it is sent.
     pub fn max_pending(mut self, bytes: usize) -> ServerBuilder {
         self.options.max_pending = bytes;
         self

@@ -133,6 +133,7 @@ impl<M: Send + 'static> ShardStart<M> {
         }
         let (index, shards) = (self.info.index(), self.info.shards());
         let service = make(self.info);
+        connections.raise_max_pending(service.longest_send());
         let next_tick = service.interval().map(|every| Instant::now() + every);
         let mut driver = ServerDriver {
             service,

@@ -429,6 +429,23 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// The same context, for a service within the service.
+    /// As `pending`, whatever follows.
+    pub(super) fn unsent(&mut self, conn: ConnId) -> usize {
+        self.connections.pending_bytes(conn)
+    }
+
+    /// Has `Service::sent` follow when the kernel has taken all that is on its way to a connection, or that the same call sends
+    /// to it.
+    pub(super) fn tell_when_sent(&mut self, conn: ConnId) {
+        self.connections.tell_when_sent(conn);
+    }
+
+    /// Receives nothing from a connection until `Service::sent` follows, which ends that.
+    pub(super) fn pause_until_sent(&mut self, conn: ConnId) {
+        self.pause_reads(conn);
+        self.tell_when_sent(conn);
+    }
+
     pub(super) fn again(&mut self) -> Ctx<'_, S> {
         Ctx { connections: self.connections, shard: self.shard }
     }

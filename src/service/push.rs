@@ -158,6 +158,10 @@ impl Service for Push {
     const SPOKEN: Spoken = Spoken { http: false, websocket: false, push: true };
     const NAME: &'static str = "push";
 
+    fn longest_send(&self) -> usize {
+        self.limits.longest_frame.saturating_add(FRAME_HEADER)
+    }
+
     fn received(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, data: &mut [u8]) -> Reply {
         let Some(state) = ctx.state(conn) else { return Reply::Nothing };
         let place = state.checked_sub(1);

@@ -42,6 +42,7 @@ impl Driver<Machine> for Caller {
     fn turn(&mut self, connections: &mut Simulated, now: Instant, _command: u32) -> Result<Schedule> {
         let time = self.turns.time();
         self.times.borrow_mut().push(time);
+        assert!(self.times.borrow().len() < 10_000, "a turn follows the other, and no time passes");
         if time >= CALL && !std::mem::replace(&mut self.called, true) {
             assert_eq!(connections.counters().snapshot().asleep, 1, "the other one sleeps");
             self.context.broadcast(Broadcast::to_all(*b"news")).unwrap();
