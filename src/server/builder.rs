@@ -366,7 +366,8 @@ impl ServerBuilder {
     }
 
     /// Speaks TLS on every port, 1.3 or as low as [`TlsConfig::lowest_version`] says; without TLS by default. The service sees
-    /// bytes as ever, and is told of a connection (`Service::opened`) when its handshake is over. An established connection
+    /// bytes as ever, up to 16,384 at once as one record may hold, and is told of a connection (`Service::opened`) when its
+    /// handshake is over. An established connection
     /// takes 80 bytes more, or 112 with TLS_AES_256_GCM_SHA384, which is chosen last, and nothing of the kernel. Only with the
     /// feature `tls`.
     ///

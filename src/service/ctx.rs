@@ -179,6 +179,12 @@ impl<S: Default> ShardContext<S> {
         std::mem::take(&mut self.passed)
     }
 
+    /// Whether the deadline of such a place has passed still, and was neither removed nor set anew since: then it is set no
+    /// longer.
+    pub fn has_expired(&mut self, place: Cursor, now: Mark) -> bool {
+        self.deadlines.take_passed(place, now)
+    }
+
     /// The service was told of all of them.
     pub fn told_expired(&mut self, mut passed: Vec<Cursor>) {
         passed.clear();
@@ -189,12 +195,6 @@ impl<S: Default> ShardContext<S> {
     pub fn closes_because(&mut self, reason: CloseReason) {
         self.reason = reason;
     }
-    /// Whether the deadline of such a place has passed still, and was neither removed nor set anew since: then it is set no
-    /// longer.
-    pub fn has_expired(&mut self, place: Cursor, now: Mark) -> bool {
-        self.deadlines.take_passed(place, now)
-    }
-
 }
 
 impl<S: Default> Ctx<'_, S> {
@@ -323,7 +323,7 @@ impl<S: Default> Ctx<'_, S> {
     ///     fn received(&mut self, ctx: &mut Ctx<'_, ()>, conn: ConnId, data: &mut [u8]) -> Reply {
     ///         if let Some(other) = self.other(conn) {
     ///             ctx.send(other, data);
-    ///             // What this call has sent is pending too, at most 4 KiB.
+    ///             // What this call has sent may be pending too: at most 4 KiB, or one TLS record of 16 KiB.
     ///             if ctx.pending(other) > 8 * 1024 {
     ///                 ctx.pause_reads(conn);
     ///             }
@@ -359,9 +359,10 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
-    /// peer to read. Those that wait there count until the kernel has taken the last of them. Bytes that the same call
-    /// has sent count too, because the kernel gets them after the call. So a value above 0 does not prove that the peer
-    /// reads slowly.
+    /// peer to read. Those that wait there count until the kernel has taken the last of them. Within `Service::received`
+    /// what the call has sent to the same connection counts too, because the kernel gets it after the call. So a value above 0
+    /// does not prove that the peer reads slowly. Of what a call sends to any other connection, or elsewhere, the first send
+    /// does not count if nothing was on its way before: the kernel gets it at once.
     ///
     /// Once this has returned more than 0, `Service::sent` follows when the kernel has taken all, or `Service::closed`.
     pub fn pending(&mut self, conn: ConnId) -> usize {
@@ -428,7 +429,6 @@ impl<S: Default> Ctx<'_, S> {
         self.shard.own.add(counter.0, n);
     }
 
-    /// The same context, for a service within the service.
     /// As `pending`, whatever follows.
     pub(super) fn unsent(&mut self, conn: ConnId) -> usize {
         self.connections.pending_bytes(conn)
@@ -446,6 +446,7 @@ impl<S: Default> Ctx<'_, S> {
         self.tell_when_sent(conn);
     }
 
+    /// The same context, for a service within the service.
     pub(super) fn again(&mut self) -> Ctx<'_, S> {
         Ctx { connections: self.connections, shard: self.shard }
     }
