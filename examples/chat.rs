@@ -113,7 +113,7 @@ impl Chat {
         if let Some(speaker) = except {
             broadcast = broadcast.except(speaker);
         }
-        // It is given back when 4,096 others are under way. Then the guests of this shard do not get it.
+        // It is given back when 4,096 others are under way, or 64 MiB of them. Then the guests of this shard do not get it.
         let _ = ctx.broadcast(broadcast);
     }
 

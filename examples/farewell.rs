@@ -62,7 +62,7 @@ impl Service for Farewell {
     fn message(&mut self, ctx: &mut Ctx<'_, ()>, order: Order) {
         if let Order::GoDown(done) = order {
             (self.telling, self.going_down) = (Some(done), true);
-            // Refused only while 4,096 others are under way.
+            // Refused only while 4,096 others are under way, or 64 MiB of them.
             let _ = ctx.broadcast(Broadcast::to_all(GOODBYE));
         }
         if ctx.broadcasts() == 0 {

@@ -287,6 +287,21 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.watch_pending(conn)
     }
 
+    /// Has `Driver::sent` follow when the kernel has taken all bytes that are on their way to a connection, or that the driver
+    /// sends to it in the same call.
+    pub fn tell_when_sent(&mut self, conn: ConnId) {
+        if let Some(conn) = self.engine.find(conn).filter(|conn| self.engine.slots.is_live(*conn)) {
+            self.engine.outgoing.tell_when_sent(conn);
+        }
+    }
+
+    /// Keeps so many bytes at least for a peer that does not read, and what one receive brings beside them.
+    pub fn raise_max_pending(&mut self, bytes: usize) {
+        #[cfg(feature = "tls")]
+        let bytes = if self.engine.tls.is_some() { tls::most_pending(bytes) } else { bytes };
+        self.engine.outgoing.raise(bytes);
+    }
+
     /// Whether a connection is open.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
         self.engine.is_asleep(conn) || self.engine.find(conn).is_some_and(|conn| self.engine.slots.is_live(conn))

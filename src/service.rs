@@ -73,12 +73,18 @@ pub trait Service: 'static {
     #[doc(hidden)]
     const NAME: &'static str = "a service of its own";
 
+    /// Bytes of the longest message that its limits allow, as it is sent: `ServerBuilder::max_pending` is raised to them.
+    #[doc(hidden)]
+    fn longest_send(&self) -> usize {
+        0
+    }
+
     /// A connection was accepted. With TLS its handshake is over, and [`Ctx::tls`] tells here what it has agreed on.
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
-    /// Bytes came: 1 to 4,096 at a time, cut wherever the network cut them. No more are received on this connection
-    /// until the reply is sent, so a peer that does not read is not read from either. [`Ctx::pause_reads`] stops
-    /// receiving for longer.
+    /// Bytes came: 1 to 4,096 at a time, or with TLS 1 to 16,384, which are those of one record; cut wherever the network,
+    /// or the peer's TLS, cut them. No more are received on this connection until the reply is sent, so a peer that does
+    /// not read is not read from either. [`Ctx::pause_reads`] stops receiving for longer.
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply;
 
     /// The kernel has taken all bytes that had to wait, because the peer did not read or no slot was free for a sleeping

@@ -275,7 +275,7 @@ impl ServerArguments {
             },
             max_connections: self.max_connections,
             backlog: self.backlog,
-            max_pending: self.max_pending.max(self.service.pending().unwrap_or(0)),
+            max_pending: self.max_pending,
             idle: match self.park {
                 IdlePolicyName::Auto => IdlePolicy::Auto,
                 IdlePolicyName::Poll => IdlePolicy::Poll,

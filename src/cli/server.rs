@@ -25,9 +25,9 @@ use crate::results::{
     HibernationDocument, ServerShard, ServerSummary, ServerTlsDocument, SpokenDocument, TakeoverDocument,
 };
 use crate::server::{IdleChoice, Server, ServerBuilder, ServerEvent, ShardInfo, Shortage};
-use crate::service::http::{Http, HttpLimits, HttpService};
-use crate::service::push::{Push, PushLimits};
-use crate::service::websocket::{WebSocket, WebSocketLimits, WebSocketService};
+use crate::service::http::{Http, HttpService};
+use crate::service::push::Push;
+use crate::service::websocket::{WebSocket, WebSocketService};
 use crate::service::{Echo, Service, Sink};
 use crate::stats::{Snapshot, Spoken};
 use crate::sys;
@@ -74,7 +74,7 @@ pub fn run(arguments: &ServerArguments) -> Result<Ended> {
         let _ = sender.send(News::Server(event));
     });
     let run = Run { arguments, builder, news, json };
-    let limits = PushLimits { longest_frame: arguments.service.max_message(), ..PushLimits::default() };
+    let limits = arguments.service.push_limits();
     match (arguments.service.protocol, arguments.service.service) {
         (ServerProtocol::Raw, ServiceName::Echo) => run.serve(|_| Echo),
         (ServerProtocol::Raw, ServiceName::Sink) => run.serve(|_| Sink),
@@ -124,26 +124,16 @@ impl Run<'_> {
         self,
         service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static,
     ) -> Result<Ended> {
-        let longest_message = self.arguments.service.max_message();
-        let defaults = WebSocketLimits::default();
-        let http = HttpLimits { longest_body: longest_message, ..defaults.http };
-        let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_message);
-        let limits = WebSocketLimits { longest_message, incomplete, http, ..defaults };
+        let limits = self.arguments.service.websocket_limits();
         self.serve(move |shard| WebSocket::with(service(shard), limits))
     }
 
     /// Runs it with this service of requests.
     fn http<S: HttpService<Message = ()> + Copy + Send + Sync>(self, service: S) -> Result<Ended> {
-        let longest_body = self.arguments.service.max_message();
-        let defaults = HttpLimits::default();
-        let incomplete = defaults.incomplete.max(MOST_INCOMPLETE * longest_body);
-        let limits = HttpLimits { longest_body, incomplete, ..defaults };
+        let limits = self.arguments.service.http_limits();
         self.serve(move |_| Http::with(service, limits))
     }
 }
-
-/// Longest messages of a shard that may be incomplete at once, where that is more than the default allows.
-const MOST_INCOMPLETE: usize = 4;
 
 /// How many connections came, were refused, and went.
 fn came_and_went(shards: &[Snapshot]) -> u64 {

@@ -45,6 +45,11 @@ impl Outgoing {
         Outgoing { pending, max_pending: max_pending.max(BUFFER_BYTES), readiness }
     }
 
+    /// Keeps so many bytes for a connection at least, and what one receive brings beside them.
+    pub fn raise(&mut self, bytes: usize) {
+        self.max_pending = self.max_pending.max(bytes.saturating_add(BUFFER_BYTES));
+    }
+
     /// Sends bytes after those that are already on their way.
     pub fn send<S: Default, R: RingOps>(
         &mut self,

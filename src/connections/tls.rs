@@ -61,7 +61,8 @@ const KEPT_CAPACITY: usize = 64 * 1024;
 /// Bytes kept at most for a peer that does not read, where `content` bytes of data may be kept: data is longer when it is
 /// sealed, and a reply to the longest record comes whole.
 pub(super) fn most_pending(content: usize) -> usize {
-    content + content / LARGEST_CONTENT * MOST_AROUND + 2 * (LARGEST_CONTENT + MOST_AROUND)
+    let around = content / LARGEST_CONTENT * MOST_AROUND + 2 * (LARGEST_CONTENT + MOST_AROUND);
+    content.saturating_add(around)
 }
 
 /// TLS of a shard's connections.

@@ -233,7 +233,8 @@ impl ServerBuilder {
     }
 
     /// Bytes kept at most for a peer that does not read; 65,536 by default, and 4,096 at least. A connection that would
-    /// need more is reset and counted as a slow reader. So is one that is sent more than that at once.
+    /// need more is reset and counted as a slow reader. So is one that is sent more than that at once. `Http`, `WebSocket`
+    /// and `Push` raise it to what the longest message takes that their limits allow, as it is sent.
     pub fn max_pending(mut self, bytes: usize) -> ServerBuilder {
         self.options.max_pending = bytes;
         self
@@ -366,7 +367,8 @@ impl ServerBuilder {
     }
 
     /// Speaks TLS on every port, 1.3 or as low as [`TlsConfig::lowest_version`] says; without TLS by default. The service sees
-    /// bytes as ever, and is told of a connection (`Service::opened`) when its handshake is over. An established connection
+    /// bytes as ever, up to 16,384 at once as one record may hold, and is told of a connection (`Service::opened`) when its
+    /// handshake is over. An established connection
     /// takes 80 bytes more, or 112 with TLS_AES_256_GCM_SHA384, which is chosen last, and nothing of the kernel. Only with the
     /// feature `tls`.
     ///

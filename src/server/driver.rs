@@ -133,6 +133,7 @@ impl<M: Send + 'static> ShardStart<M> {
         }
         let (index, shards) = (self.info.index(), self.info.shards());
         let service = make(self.info);
+        connections.raise_max_pending(service.longest_send());
         let next_tick = service.interval().map(|every| Instant::now() + every);
         let mut driver = ServerDriver {
             service,
@@ -273,7 +274,7 @@ impl<S: Service> ServerDriver<S> {
         if self.inbox.has_more() || self.context.has_more() {
             return Ok(Schedule::Now);
         }
-        let due = self.next_tick.into_iter().chain(self.context.due(connections)).min();
+        let due = self.next_tick.into_iter().chain(self.context.due(connections, now)).min();
         Ok(due.map_or(Schedule::OnEvent, Schedule::At))
     }
 
@@ -306,9 +307,12 @@ impl<S: Service> ServerDriver<S> {
 
     /// Tells the service of some deadlines that have passed.
     fn expire(&mut self, connections: &mut Connections<S::State>) -> Result<()> {
-        let passed = self.context.take_expired(connections.clock().now());
+        let now = connections.clock().now();
+        let passed = self.context.take_expired(now);
         for place in &passed {
-            if let Some(conn) = connections.live_at(*place) {
+            if self.context.has_expired(*place, now)
+                && let Some(conn) = connections.live_at(*place)
+            {
                 self.context.closes_because(CloseReason::Deadline);
                 let told = self.call(connections, |service, ctx| service.expired(ctx, conn));
                 self.context.closes_because(CloseReason::Local);

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::members::{Bitmap, Members};
-use crate::connections::{Connections, Cursor};
+use crate::connections::{Connections, Cursor, Platform};
 use crate::error::Result;
 use crate::token::ConnId;
 
@@ -17,8 +17,9 @@ const RECIPIENTS_PER_PASS: usize = 128;
 /// Slots that are searched for recipients in one pass.
 const SLOTS_PER_PASS: usize = 4_096;
 
-/// Broadcasts under way on one shard at most.
-pub(super) const MOST_BROADCASTS: usize = 4_096;
+/// Broadcasts under way on one shard at most, and their bytes.
+const MOST_BROADCASTS: usize = 4_096;
+const MOST_BYTES: usize = 64 << 20;
 
 /// A message for many connections of one shard; `Ctx::broadcast` sends it.
 ///
@@ -34,6 +35,10 @@ pub(super) const MOST_BROADCASTS: usize = 4_096;
 ///
 /// **Slow readers.** A recipient whose socket has no room keeps its bytes by the same rule as for `Ctx::send`: they
 /// count against `ServerBuilder::max_pending`, and beyond it the recipient is closed as a slow reader.
+///
+/// **Sleeping connections** are woken for it. While no slot is free (`ServerBuilder::awake`), the broadcast stands still at the
+/// first recipient that sleeps, and so do those behind it. A recipient whose peer is dead keeps the slot into which it was woken
+/// until the kernel gives it up, after some 15 minutes. `ServerBuilder::keepalive` finds such peers while they sleep.
 pub struct Broadcast<S> {
     bytes: Arc<[u8]>,
     to: Recipients<S>,
@@ -105,23 +110,29 @@ struct Running<S> {
 /// The broadcasts of a shard, the oldest first. Only the oldest is being sent.
 pub(super) struct Broadcasts<S> {
     running: VecDeque<Running<S>>,
+    /// Bytes of all of them.
+    bytes: usize,
     /// Whether any broadcast has newcomers.
     newcomers: bool,
+    /// The next recipient sleeps, and no slot is free for it.
+    stalled: bool,
 }
 
 impl<S> Default for Broadcasts<S> {
     fn default() -> Broadcasts<S> {
-        Broadcasts { running: VecDeque::new(), newcomers: false }
+        Broadcasts { running: VecDeque::new(), bytes: 0, newcomers: false, stalled: false }
     }
 }
 
 impl<S: Default> Broadcasts<S> {
-    /// Begins a broadcast, or gives it back if too many are under way.
+    /// Begins a broadcast, or gives it back if too many are under way. A single one is never too much.
     pub fn begin(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
-        if self.running.len() >= MOST_BROADCASTS {
+        let bytes = self.bytes + broadcast.bytes.len();
+        if !self.running.is_empty() && (self.running.len() >= MOST_BROADCASTS || bytes > MOST_BYTES) {
             return Err(broadcast);
         }
         if !broadcast.bytes.is_empty() {
+            self.bytes = bytes;
             self.running.push_back(Running { broadcast, next: Cursor::START, newcomers: Bitmap::default() });
         }
         Ok(())
@@ -130,6 +141,11 @@ impl<S: Default> Broadcasts<S> {
     /// How many are under way.
     pub fn len(&self) -> usize {
         self.running.len()
+    }
+
+    /// Whether the oldest waits for a slot: the next recipient sleeps, and none is free for it.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
     }
 
     /// A connection opened.
@@ -141,22 +157,29 @@ impl<S: Default> Broadcasts<S> {
     }
 
     /// Sends to some recipients.
-    pub fn send_some(&mut self, connections: &mut Connections<S>) -> Result<()> {
+    pub fn send_some<P: Platform>(&mut self, connections: &mut Connections<S, P>) -> Result<()> {
+        self.stalled = false;
         let (mut sends, mut slots) = (RECIPIENTS_PER_PASS, SLOTS_PER_PASS);
         while sends > 0 && slots > 0 {
-            let Some(first) = self.running.front_mut().filter(|_| connections.can_wake()) else { break };
+            let Some(first) = self.running.front_mut() else { break };
             match first.next_recipient(connections, &mut slots) {
                 Some(conn) if self.is_newcomer(conn) => {}
                 Some(conn) => {
-                    sends -= 1;
                     // It is still the first.
-                    let Some(first) = self.running.front() else { break };
+                    let Some(first) = self.running.front_mut() else { break };
+                    if connections.is_asleep(conn) && !connections.can_wake() {
+                        first.next = Cursor::before(conn);
+                        self.stalled = true;
+                        break;
+                    }
+                    sends -= 1;
                     connections.send_shared(conn, &first.broadcast.bytes)?;
                 }
                 // It has used its share of this pass, and is not complete.
                 None if slots == 0 => break,
                 None => {
-                    self.running.pop_front();
+                    let done = self.running.pop_front();
+                    self.bytes -= done.map_or(0, |done| done.broadcast.bytes.len());
                     self.newcomers &= !self.running.is_empty();
                 }
             }
@@ -171,7 +194,7 @@ impl<S: Default> Broadcasts<S> {
 
 impl<S: Default> Running<S> {
     /// The next recipient. `None` if there is none, or if the pass has searched as many slots as it may.
-    fn next_recipient(&mut self, connections: &Connections<S>, slots: &mut usize) -> Option<ConnId> {
+    fn next_recipient<P: Platform>(&mut self, connections: &Connections<S, P>, slots: &mut usize) -> Option<ConnId> {
         loop {
             let conn = match &self.broadcast.to {
                 Recipients::Members(members) => {
@@ -196,5 +219,23 @@ impl<S: Default> Running<S> {
                 return recipient;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasts_are_bounded_by_their_number_and_their_bytes_but_a_single_one_is_not() {
+        let under_way = |bytes: usize| {
+            let (mut broadcasts, bytes) = (Broadcasts::<()>::default(), Arc::<[u8]>::from(vec![7; bytes]));
+            while broadcasts.begin(Broadcast::to_all(bytes.clone())).is_ok() {}
+            broadcasts.len()
+        };
+        assert_eq!(under_way(1), MOST_BROADCASTS);
+        assert_eq!(under_way(MOST_BYTES / 8), 8);
+        assert_eq!(under_way(MOST_BYTES / 8 + 1), 7);
+        assert_eq!(under_way(MOST_BYTES + 1), 1);
     }
 }

@@ -17,7 +17,7 @@ pub(super) enum Phase {
 /// service keeps.
 #[derive(Debug, Default)]
 pub struct Conversation<T> {
-    /// The phase in the highest two bits, four marks below them, and then the place of what is incomplete, counted from 1.
+    /// The phase in the highest two bits, five marks below them, and then the place of what is incomplete, counted from 1.
     bits: u32,
     pub(super) state: T,
 }
@@ -30,7 +30,9 @@ const AWAITED: u32 = 1 << 28;
 /// What is to be known of that request.
 const HEAD_ONLY: u32 = 1 << 27;
 const CLOSES: u32 = 1 << 26;
-const PLACE: u32 = CLOSES - 1;
+/// Requests wait until the peer has read the answers to those before.
+const FULL: u32 = 1 << 25;
+const PLACE: u32 = FULL - 1;
 
 /// What is to be known of a request when it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl<T> Conversation<T> {
         }
     }
 
-    /// Goes on with another phase. A request that was awaiting its answer does so no more.
+    /// Goes on with another phase. A request that was awaiting its answer does so no more, and none waits for its turn.
     pub(super) fn enter(&mut self, phase: Phase) {
         self.bits = self.bits & (TIMED | PLACE) | (phase as u32) << PHASE_SHIFT;
     }
@@ -88,6 +90,20 @@ impl<T> Conversation<T> {
         }
     }
 
+    /// Whether requests wait until the peer has read the answers to those before.
+    pub(super) fn is_full(&self) -> bool {
+        self.bits & FULL != 0
+    }
+
+    pub(super) fn set_full(&mut self, full: bool) {
+        self.bits = if full { self.bits | FULL } else { self.bits & !FULL };
+    }
+
+    /// Whether bytes that come are kept until it is their turn.
+    pub(super) fn holds(&self) -> bool {
+        self.awaited().is_some() || self.is_full()
+    }
+
     pub(super) fn is_timed(&self) -> bool {
         self.bits & TIMED != 0
     }
@@ -108,6 +124,7 @@ pub(super) struct Carried<'a> {
     timed: bool,
     /// The request whose answer comes later.
     asked: Option<Asked>,
+    full: bool,
     /// What is incomplete; empty if nothing is.
     kept: &'a [u8],
     pub inner: &'a [u8],
@@ -116,13 +133,15 @@ pub(super) struct Carried<'a> {
 impl<'a> Carried<'a> {
     /// What goes of a row, and of what was incomplete in it.
     pub fn of<T>(row: &Conversation<T>, kept: &'a [u8]) -> Carried<'a> {
-        Carried { phase: row.phase(), timed: row.is_timed(), asked: row.awaited(), kept, inner: &[] }
+        let (phase, timed, asked, full) = (row.phase(), row.is_timed(), row.awaited(), row.is_full());
+        Carried { phase, timed, asked, full, kept, inner: &[] }
     }
 
     /// As bytes, behind which the service within writes its own.
     pub fn write(&self, into: &mut Vec<u8>) {
         let asked = self.asked.map_or(0, |asked| 1 | u8::from(asked.head_only) << 1 | u8::from(asked.closes) << 2);
-        into.extend([FORM, (self.phase as u8) << 1 | u8::from(self.timed) | asked << 3]);
+        let marks = asked | u8::from(self.full) << 3;
+        into.extend([FORM, (self.phase as u8) << 1 | u8::from(self.timed) | marks << 3]);
         into.extend((self.kept.len() as u32).to_le_bytes());
         into.extend_from_slice(self.kept);
         into.extend_from_slice(self.inner);
@@ -134,12 +153,13 @@ impl<'a> Carried<'a> {
         let (length, rest) = rest.split_first_chunk()?;
         let (kept, inner) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         let phase = [Phase::Http, Phase::Open, Phase::Closing, Phase::Over][usize::from(bits >> 1 & 3)];
-        let asked = match bits >> 3 {
-            0 => None,
-            marks @ (1 | 3 | 5 | 7) => Some(Asked { head_only: marks & 2 != 0, closes: marks & 4 != 0 }),
+        let (asked, full) = match bits >> 3 {
+            0 => (None, false),
+            marks @ (1 | 3 | 5 | 7) => (Some(Asked { head_only: marks & 2 != 0, closes: marks & 4 != 0 }), false),
+            8 => (None, true),
             _ => return None,
         };
-        Some(Carried { phase, timed: bits & 1 != 0, asked, kept, inner })
+        Some(Carried { phase, timed: bits & 1 != 0, asked, full, kept, inner })
     }
 
     /// Writes it into a row. `keep` keeps what is incomplete, and returns its place. `false` if it cannot.
@@ -147,6 +167,7 @@ impl<'a> Carried<'a> {
         row.enter(self.phase);
         row.set_timed(self.timed);
         row.set_awaited(self.asked);
+        row.set_full(self.full);
         row.set_place(None);
         if self.kept.is_empty() {
             return true;
@@ -187,17 +208,19 @@ mod tests {
         fn what_goes_is_read_as_it_was_written(
             phase in prop::sample::select(vec![Phase::Http, Phase::Open, Phase::Closing, Phase::Over]), timed: bool,
             kept in prop::collection::vec(any::<u8>(), 0..9), inner in prop::collection::vec(any::<u8>(), 0..9),
-            asked in prop::option::of((any::<bool>(), any::<bool>())),
+            asked in prop::option::of((any::<bool>(), any::<bool>())), full: bool,
         ) {
             let asked = asked.map(|(head_only, closes)| Asked { head_only, closes });
-            let carried = Carried { phase, timed, asked, kept: &kept, inner: &inner };
+            // A request that waits for its answer is the only one that is read.
+            let full = full && asked.is_none();
+            let carried = Carried { phase, timed, asked, full, kept: &kept, inner: &inner };
             let mut bytes = Vec::new();
             carried.write(&mut bytes);
             prop_assert_eq!(Carried::read(&bytes), Some(carried));
             let mut row = Conversation::<()>::default();
             let is_kept = carried.bring(&mut row, |bytes| (bytes == kept).then_some(8));
             prop_assert!(is_kept);
-            prop_assert_eq!(row.awaited(), asked);
+            prop_assert_eq!((row.awaited(), row.is_full()), (asked, full));
             prop_assert_eq!((row.phase(), row.is_timed(), row.place()), (phase, timed, (!kept.is_empty()).then_some(8)));
             prop_assert_eq!(Carried::of(&row, &kept), Carried { inner: &[], ..carried });
             prop_assert_eq!(carried.bring(&mut row, |_| None), kept.is_empty());
@@ -205,7 +228,7 @@ mod tests {
 
         #[test]
         fn each_part_is_changed_alone(
-            places in prop::collection::vec(prop::option::of(0..PLACE - 1), 1..9), timed: bool,
+            places in prop::collection::vec(prop::option::of(0..PLACE - 1), 1..9), timed: bool, full: bool,
             asked in prop::option::of((any::<bool>(), any::<bool>())),
         ) {
             let asked = asked.map(|(head_only, closes)| Asked { head_only, closes });
@@ -215,8 +238,9 @@ mod tests {
                 conversation.enter(phase);
                 conversation.set_timed(timed);
                 conversation.set_awaited(asked);
+                conversation.set_full(full);
                 conversation.set_place(place);
-                prop_assert_eq!(conversation.awaited(), asked);
+                prop_assert_eq!((conversation.awaited(), conversation.is_full()), (asked, full));
                 prop_assert_eq!((conversation.phase(), conversation.is_timed(), conversation.place()), (phase, timed, place));
                 prop_assert_eq!(conversation.is_open(), phase == Phase::Open);
             }

@@ -9,7 +9,7 @@ use super::broadcast::{Broadcast, Broadcasts};
 use super::deadlines::Deadlines;
 use super::slot_table::SlotTable;
 use crate::clock::Mark;
-use crate::connections::{CloseMode, CloseReason, Connections, Cursor};
+use crate::connections::{CloseMode, CloseReason, Connections, Cursor, Platform};
 use crate::error::{Error, Result};
 use crate::stats::{Counters, OwnCounters};
 #[cfg(feature = "tls")]
@@ -52,6 +52,9 @@ pub(crate) struct ShardContext<S> {
 
 /// The unit of a connection's age. 32 bits of it are 13 years.
 const AGE_UNIT: Duration = Duration::from_millis(100);
+
+/// How often a shard looks whether a slot is free for a broadcast that waits for one.
+const LOOK_FOR_SLOT: Duration = Duration::from_millis(10);
 
 /// Units of an age since an instant. They wrap, so that also a connection has an age that was opened before it.
 fn units_since(began: Instant) -> u32 {
@@ -147,25 +150,39 @@ impl<S: Default> ShardContext<S> {
         self.broadcasts = Broadcasts::default();
     }
 
+    /// Begins a broadcast, or gives it back if too many are under way. While the server stops it does nothing.
+    pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
+        if self.stopping { Ok(()) } else { self.broadcasts.begin(broadcast) }
+    }
+
     /// Sends to some recipients of the broadcasts that are under way.
-    pub fn broadcast_some(&mut self, connections: &mut Connections<S>) -> Result<()> {
+    pub fn broadcast_some<P: Platform>(&mut self, connections: &mut Connections<S, P>) -> Result<()> {
         self.broadcasts.send_some(connections)
     }
 
     /// Whether there is more to do at once.
     pub fn has_more(&self) -> bool {
-        self.broadcasts.len() > 0 || self.deadlines.is_sweeping()
+        let broadcasts = self.broadcasts.len() > 0 && !self.broadcasts.is_stalled();
+        broadcasts || self.deadlines.is_sweeping()
     }
 
-    /// When the next sweep over the deadlines is due.
-    pub fn due(&self, connections: &Connections<S>) -> Option<Instant> {
-        self.deadlines.due(connections.clock())
+    /// When there is something to do: the next sweep over the deadlines, or another look for a slot.
+    pub fn due<P: Platform>(&self, connections: &Connections<S, P>, now: Instant) -> Option<Instant> {
+        let look = self.broadcasts.is_stalled().then(|| now + LOOK_FOR_SLOT);
+        self.deadlines.due(connections.clock()).into_iter().chain(look).min()
     }
 
-    /// Some connections whose deadline has passed, to be given back to `told_expired`.
+    /// The places of some connections whose deadline has passed. Whoever tells the service of them asks
+    /// `has_expired` of each, and gives them back to `told_expired`.
     pub fn take_expired(&mut self, now: Mark) -> Vec<Cursor> {
         self.deadlines.sweep(now, &mut self.passed);
         std::mem::take(&mut self.passed)
+    }
+
+    /// Whether the deadline of such a place has passed still, and was neither removed nor set anew since: then it is set no
+    /// longer.
+    pub fn has_expired(&mut self, place: Cursor, now: Mark) -> bool {
+        self.deadlines.take_passed(place, now)
     }
 
     /// The service was told of all of them.
@@ -243,10 +260,10 @@ impl<S: Default> Ctx<'_, S> {
         self.note(done);
     }
 
-    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already. While the server
-    /// stops it does nothing.
+    /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already, or if all of them
+    /// together would have more than 64 MiB; a single one may have more. While the server stops it does nothing.
     pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
-        if self.shard.stopping { Ok(()) } else { self.shard.broadcasts.begin(broadcast) }
+        self.shard.broadcast(broadcast)
     }
 
     /// How many broadcasts are under way on this shard. A service that makes more of them than its connections can
@@ -306,7 +323,7 @@ impl<S: Default> Ctx<'_, S> {
     ///     fn received(&mut self, ctx: &mut Ctx<'_, ()>, conn: ConnId, data: &mut [u8]) -> Reply {
     ///         if let Some(other) = self.other(conn) {
     ///             ctx.send(other, data);
-    ///             // What this call has sent is pending too, at most 4 KiB.
+    ///             // What this call has sent may be pending too: at most 4 KiB, or one TLS record of 16 KiB.
     ///             if ctx.pending(other) > 8 * 1024 {
     ///                 ctx.pause_reads(conn);
     ///             }
@@ -342,9 +359,10 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
-    /// peer to read. Those that wait there count until the kernel has taken the last of them. Bytes that the same call
-    /// has sent count too, because the kernel gets them after the call. So a value above 0 does not prove that the peer
-    /// reads slowly.
+    /// peer to read. Those that wait there count until the kernel has taken the last of them. Within `Service::received`
+    /// what the call has sent to the same connection counts too, because the kernel gets it after the call. So a value above 0
+    /// does not prove that the peer reads slowly. Of what a call sends to any other connection, or elsewhere, the first send
+    /// does not count if nothing was on its way before: the kernel gets it at once.
     ///
     /// Once this has returned more than 0, `Service::sent` follows when the kernel has taken all, or `Service::closed`.
     pub fn pending(&mut self, conn: ConnId) -> usize {
@@ -409,6 +427,23 @@ impl<S: Default> Ctx<'_, S> {
     /// Adds `n` to a counter of the service's own. It counts for this shard; metrics and `Server::counters` show it.
     pub fn count(&mut self, counter: CounterId, n: u64) {
         self.shard.own.add(counter.0, n);
+    }
+
+    /// As `pending`, whatever follows.
+    pub(super) fn unsent(&mut self, conn: ConnId) -> usize {
+        self.connections.pending_bytes(conn)
+    }
+
+    /// Has `Service::sent` follow when the kernel has taken all that is on its way to a connection, or that the same call sends
+    /// to it.
+    pub(super) fn tell_when_sent(&mut self, conn: ConnId) {
+        self.connections.tell_when_sent(conn);
+    }
+
+    /// Receives nothing from a connection until `Service::sent` follows, which ends that.
+    pub(super) fn pause_until_sent(&mut self, conn: ConnId) {
+        self.pause_reads(conn);
+        self.tell_when_sent(conn);
     }
 
     /// The same context, for a service within the service.

@@ -94,8 +94,8 @@ impl Deadlines {
         })
     }
 
-    /// Does a part of the sweep, if one is due or under way: moves the places whose deadline has passed into `passed`,
-    /// and removes those deadlines.
+    /// Does a part of the sweep, if one is due or under way: puts the places whose deadline has passed into `passed`. They
+    /// keep it until `take_passed` takes it, so that it can still be removed or replaced.
     pub fn sweep(&mut self, now: Mark, passed: &mut Vec<Cursor>) {
         let tick = tick_of(now);
         if self.sweep.is_none() {
@@ -111,12 +111,12 @@ impl Deadlines {
                 return;
             };
             let from = place.slot as usize;
-            for deadline in slots.iter_mut().skip(from).take(left) {
+            for deadline in slots.iter().skip(from).take(left) {
                 if *deadline <= tick {
-                    *deadline = NONE;
                     passed.push(*place);
+                } else {
+                    self.earliest = self.earliest.min(*deadline);
                 }
-                self.earliest = self.earliest.min(*deadline);
                 place.slot += 1;
                 if passed.len() >= EXPIRED_PER_PASS {
                     return;
@@ -128,6 +128,13 @@ impl Deadlines {
             }
             *place = Cursor { ring: place.ring + 1, slot: 0 };
         }
+    }
+
+    /// Takes the deadline of a place that `sweep` has found. `false` if it was removed or replaced since.
+    pub fn take_passed(&mut self, place: Cursor, now: Mark) -> bool {
+        let slots = self.table.ring_mut(place.ring);
+        let passed = slots.and_then(|slots| slots.get_mut(place.slot as usize)).filter(|at| **at <= tick_of(now));
+        passed.map(|at| *at = NONE).is_some()
     }
 }
 
@@ -165,14 +172,44 @@ mod tests {
                 }
                 let mut passed = Vec::new();
                 deadlines.sweep(clock.now(), &mut passed);
-                for Cursor { ring, slot } in passed {
-                    let due = set.remove(&(ring, slot));
+                for place in passed {
+                    prop_assert!(deadlines.take_passed(place, clock.now()));
+                    let due = set.remove(&(place.ring, place.slot));
                     prop_assert!(due.is_some_and(|due| due <= at && at <= due + 1_000), "{due:?} at {at}");
                 }
                 prop_assert!(set.values().all(|due| at <= due + 1_000), "{set:?} at {at}");
                 prop_assert!(set.is_empty() || deadlines.is_sweeping() || deadlines.due(&clock).is_some());
             }
         }
+    }
+
+    /// The service may have been told of another one meanwhile, and have set these anew or removed them.
+    #[test]
+    fn a_deadline_that_was_found_can_be_removed_and_replaced_until_it_is_taken() {
+        let begin = Instant::now();
+        let (clock, now) = clock_at(begin, Duration::ZERO);
+        let mut deadlines = Deadlines::default();
+        let [kept, removed, replaced] = [0, 1, 2].map(|slot| ConnId::new(0, slot, 7));
+        for conn in [kept, removed, replaced] {
+            deadlines.set(conn, Some(Duration::from_secs(1)), &clock, now);
+        }
+        let (later, now) = clock_at(begin, Duration::from_secs(2));
+        let mut passed = Vec::new();
+        deadlines.sweep(later.now(), &mut passed);
+        assert_eq!(passed, [kept, removed, replaced].map(Cursor::before));
+        deadlines.set(removed, None, &later, now);
+        deadlines.set(replaced, Some(Duration::ZERO), &later, now);
+        let taken = passed.iter().map(|place| deadlines.take_passed(*place, later.now()));
+        assert_eq!(taken.collect::<Vec<_>>(), [true, false, false]);
+        let set = [kept, removed, replaced].map(|conn| deadlines.is_set(conn));
+        assert_eq!(set, [false, false, true]);
+        // One that was replaced passes at its own time.
+        let (last, _) = clock_at(begin, Duration::from_secs(3));
+        let mut passed = Vec::new();
+        while passed.is_empty() {
+            deadlines.sweep(last.now(), &mut passed);
+        }
+        assert_eq!(passed, [Cursor::before(replaced)]);
     }
 
     /// A bounded number a pass, and none is lost.
@@ -190,7 +227,7 @@ mod tests {
             let mut passed = Vec::new();
             deadlines.sweep(later.now(), &mut passed);
             assert!(passed.len() <= EXPIRED_PER_PASS);
-            all += passed.len();
+            all += passed.iter().filter(|place| deadlines.take_passed(**place, later.now())).count();
             if !deadlines.is_sweeping() {
                 break;
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use context::Asking;
 pub use context::HttpCtx;
+use kept::ANSWERS_AT_ONCE;
 pub(super) use kept::{After, Exchange, serve};
 pub use message::{Request, Response};
 pub(super) use requests::Fault;
@@ -20,6 +21,7 @@ pub(crate) use requests::Requests;
 use super::conversation::{Asked, Carried, Conversation, Phase};
 use super::{Ctx, Reply, Service};
 use crate::connections::{CloseMode, CloseReason};
+use crate::protocol::http::LONGEST_HEAD;
 use crate::stats::Spoken;
 use crate::token::ConnId;
 
@@ -94,7 +96,8 @@ pub struct HttpLimits {
     /// Bytes of all requests of a shard together that are incomplete; 16 MiB by default. Beyond it the answer is 503.
     pub incomplete: usize,
     /// How long a request may take from its first byte to its last, and a new connection to its first request; 10 s by
-    /// default. Beyond it the answer is 408, or the connection is closed without one if nothing has come.
+    /// default. Beyond it the answer is 408, or the connection is closed without one if nothing has come. A client has as
+    /// long to read answers that the requests behind them wait for; beyond it the connection is reset.
     pub request_time: Duration,
     /// How long a connection is kept after an answer without another request. By default as long as
     /// `ServerBuilder::idle_timeout` allows.
@@ -156,7 +159,8 @@ impl<S: HttpService> Http<S> {
         let Http { service, limits, requests, out, answered } = self;
         out.clear();
         let mut place = ctx.state(conn).and_then(|row| row.place());
-        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out };
+        let unsent = ctx.unsent(conn);
+        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, unsent, out };
         let mut waits = None;
         let after = serve(&mut exchange, ctx, |ctx, request, out| {
             let (head_only, closes) = (request.method() == "HEAD", !request.head.keeps_alive);
@@ -181,64 +185,53 @@ impl<S: HttpService> Http<S> {
         let rest = &data[exchange.at..];
         let Some(row) = ctx.state(conn) else { return after };
         row.set_awaited(waits.map(|(asked, _)| asked));
+        row.set_full(after == After::Full);
         row.set_place(place);
         match after {
-            After::Awaits { new: true } => ctx.set_deadline(conn, Some(limits.request_time)),
+            After::Awaits { new: true } | After::Full => ctx.set_deadline(conn, Some(limits.request_time)),
             After::Awaits { new: false } => {}
             After::GoesOn | After::Leaves => ctx.set_deadline(conn, limits.kept_time),
-            After::Later => {
-                ctx.set_deadline(conn, waits.and_then(|(_, within)| within));
-                self.keep(ctx, conn, rest);
-            }
+            After::Later => ctx.set_deadline(conn, waits.and_then(|(_, within)| within)),
             After::Ends(_) => {
                 row.enter(Phase::Over);
                 ctx.set_deadline(conn, Some(limits.request_time));
             }
         }
-        after
+        let holds = matches!(after, After::Later | After::Full);
+        if holds && !keep(requests, ctx, conn, rest, limits) { After::Ends(CloseMode::Lingering) } else { after }
     }
 
-    /// Keeps what comes on a connection that waits for an answer. If that is too much, the connection is over.
-    fn keep(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId, data: &[u8]) {
-        let Some(row) = ctx.state(conn) else { return };
-        // What follows the last request of a connection means nothing.
-        if data.is_empty() || row.awaited().is_none_or(|asked| asked.closes) {
-            return;
-        }
-        let mut place = row.place();
-        let kept = self.requests.keep(&mut place, data);
-        row.set_place(place);
-        if let Err(fault) = kept {
-            row.set_awaited(None);
-            row.enter(Phase::Over);
-            fault.count(ctx.counters());
-            ctx.set_deadline(conn, Some(self.limits.request_time));
-            ctx.close(conn, CloseMode::Lingering);
-        }
-    }
-
-    fn send_out(&self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId) {
+    /// Sends what `take` has answered, and does what follows it.
+    fn say(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId, after: After) {
         if !self.out.is_empty() {
             ctx.send(conn, &self.out);
         }
+        match after {
+            After::Full => ctx.pause_until_sent(conn),
+            After::Ends(mode) => ctx.close(conn, mode),
+            After::GoesOn | After::Awaits { .. } | After::Later | After::Leaves => {}
+        }
     }
 
-    /// Connections whose answer has come go on with what they have asked meanwhile.
+    /// Connections whose turn has come go on with what they have asked meanwhile.
     fn go_on(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>) {
         while let Some(conn) = self.answered.pop() {
-            let Some(row) = ctx.state(conn).filter(|row| row.phase() == Phase::Http && row.awaited().is_none()) else {
-                continue;
-            };
+            let is_live = ctx.is_live(conn);
+            let goes_on = |row: &&mut Conversation<_>| is_live && row.phase() == Phase::Http && row.awaited().is_none();
+            let Some(row) = ctx.state(conn).filter(goes_on) else { continue };
             let place = row.place();
             row.set_place(None);
+            row.set_full(false);
             let bytes = self.requests.taken(place);
             ctx.set_deadline(conn, self.limits.kept_time);
             if bytes.is_empty() {
                 continue;
             }
             let after = self.take(ctx, conn, &bytes);
-            self.send_out(ctx, conn);
-            close_after(ctx, conn, after);
+            self.say(ctx, conn, after);
+            if after != After::Full {
+                ctx.resume_reads(conn);
+            }
         }
     }
 }
@@ -250,6 +243,10 @@ impl<S: HttpService> Service for Http<S> {
     const SPOKEN: Spoken = Spoken { http: true, websocket: false, push: false };
     const NAME: &'static str = S::NAME;
 
+    fn longest_send(&self) -> usize {
+        longest_send(self.limits.longest_body)
+    }
+
     fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
         ctx.set_deadline(conn, Some(self.limits.request_time));
         self.service.connected(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn);
@@ -258,19 +255,27 @@ impl<S: HttpService> Service for Http<S> {
 
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply {
         let Some(row) = ctx.state(conn) else { return Reply::Nothing };
-        if row.awaited().is_some() {
-            self.keep(ctx, conn, data);
+        if row.holds() {
+            if !keep(&mut self.requests, ctx, conn, data, &self.limits) {
+                ctx.close(conn, CloseMode::Lingering);
+            }
             return Reply::Nothing;
         }
         let after = self.take(ctx, conn, data);
-        if !matches!(after, After::Ends(_)) && self.answered.is_empty() {
+        if !matches!(after, After::Ends(_) | After::Full) && self.answered.is_empty() {
             return reply(ctx, conn, data, &self.out);
         }
         // These go before what the connection is answered when others go on.
-        self.send_out(ctx, conn);
-        close_after(ctx, conn, after);
+        self.say(ctx, conn, after);
         self.go_on(ctx);
         Reply::Nothing
+    }
+
+    fn sent(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
+        if ctx.state(conn).is_some_and(|row| row.is_full()) {
+            self.answered.push(conn);
+            self.go_on(ctx);
+        }
     }
 
     fn expired(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
@@ -316,6 +321,7 @@ impl<S: HttpService> Service for Http<S> {
         let kept = self.requests.carry(row);
         Carried::of(row, &kept).write(state);
         self.service.hand_over(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn, state);
+        self.go_on(ctx);
     }
 
     fn taken_over(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, state: &[u8]) {
@@ -355,6 +361,34 @@ impl<S: HttpService> Service for Http<S> {
     }
 }
 
+/// Bytes that are sent at once where an answer has a body of this length: it may come behind many others.
+pub(super) fn longest_send(body: usize) -> usize {
+    body.saturating_add(ANSWERS_AT_ONCE + LONGEST_HEAD)
+}
+
+/// Keeps bytes that came before the turn of what they ask. `false` if they are too many: the connection is over.
+pub(super) fn keep<T: Default>(
+    requests: &mut Requests,
+    ctx: &mut Ctx<'_, Conversation<T>>,
+    conn: ConnId,
+    data: &[u8],
+    limits: &HttpLimits,
+) -> bool {
+    let Some(row) = ctx.state(conn) else { return true };
+    // What follows the last request of a connection means nothing.
+    if data.is_empty() || row.awaited().is_some_and(|asked| asked.closes) {
+        return true;
+    }
+    let mut place = row.place();
+    let kept = requests.keep(&mut place, data);
+    row.set_place(place);
+    let Err(fault) = kept else { return true };
+    row.enter(Phase::Over);
+    fault.count(ctx.counters());
+    ctx.set_deadline(conn, Some(limits.request_time));
+    false
+}
+
 /// Sends what one receive is answered with: in its own buffer if it fits.
 pub(super) fn reply<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, data: &mut [u8], out: &[u8]) -> Reply {
     match data.get_mut(..out.len()) {
@@ -382,7 +416,8 @@ pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Con
     let pending = ctx.pending(conn) > 0;
     let Some(row) = ctx.state(conn) else { return };
     let mut place = row.place();
-    let is_late = row.phase() == Phase::Http && place.is_some();
+    // Whole requests that wait for their turn are not late.
+    let is_late = row.phase() == Phase::Http && place.is_some() && !row.is_full();
     if row.phase() == Phase::Http {
         row.set_place(None);
         requests.free(&mut place);

@@ -158,6 +158,10 @@ impl Service for Push {
     const SPOKEN: Spoken = Spoken { http: false, websocket: false, push: true };
     const NAME: &'static str = "push";
 
+    fn longest_send(&self) -> usize {
+        self.limits.longest_frame.saturating_add(FRAME_HEADER)
+    }
+
     fn received(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, data: &mut [u8]) -> Reply {
         let Some(state) = ctx.state(conn) else { return Reply::Nothing };
         let place = state.checked_sub(1);
@@ -196,7 +200,7 @@ impl Service for Push {
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, u32>, message: PushMessage) {
-        if let Some((conn, receipt)) = self.board.hear(ctx, message) {
+        for (conn, receipt) in self.board.hear(ctx, message) {
             let mut frame = Vec::new();
             push::Frame::append(Kind::Receipt, receipt.to_string().as_bytes(), &mut frame);
             ctx.send(conn, &frame);
@@ -222,7 +226,7 @@ impl Service for Push {
     }
 
     fn united(&mut self, ctx: &mut Ctx<'_, u32>) {
-        for message in self.board.united(ctx.place()) {
+        for message in self.board.united(ctx) {
             Service::message(self, ctx, message);
         }
     }
@@ -310,7 +314,7 @@ impl WebSocketService for Push {
     }
 
     fn message(&mut self, ctx: &mut WebSocketCtx<'_, ()>, message: PushMessage) {
-        if let Some((conn, receipt)) = self.board.hear(ctx, message) {
+        for (conn, receipt) in self.board.hear(ctx, message) {
             ctx.send_text(conn, &receipt.to_string());
         }
     }
@@ -324,7 +328,7 @@ impl WebSocketService for Push {
     }
 
     fn united(&mut self, ctx: &mut WebSocketCtx<'_, ()>) {
-        for message in self.board.united(ctx.place()) {
+        for message in self.board.united(ctx) {
             WebSocketService::message(self, ctx, message);
         }
     }

@@ -50,11 +50,6 @@ macro_rules! shared_calls {
                 self.ctx.is_asleep(conn)
             }
 
-            /// As [`Ctx::pending`].
-            pub fn pending(&mut self, conn: ConnId) -> usize {
-                self.ctx.pending(conn)
-            }
-
             /// As [`Ctx::peer_addr`].
             pub fn peer_addr(&mut self, conn: ConnId) -> io::Result<SocketAddr> {
                 self.ctx.peer_addr(conn)

@@ -208,8 +208,8 @@ impl Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WebSocketLimits {
-    /// Bytes of a message at most; 64 KiB by default. Beyond it the connection is closed with the code 1009. A message
-    /// that is sent back must also fit into `ServerBuilder::max_pending`, with its header of up to 10 bytes.
+    /// Bytes of a message at most; 64 KiB by default. Beyond it the connection is closed with the code 1009.
+    /// `ServerBuilder::max_pending` is raised so that a message of this length can be sent back.
     pub longest_message: usize,
     /// Bytes of all messages of a shard together that are incomplete; 64 MiB by default. The connection whose message
     /// would need more is closed with the code 1009.

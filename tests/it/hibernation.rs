@@ -3,6 +3,7 @@
 
 mod hostile;
 mod routes;
+mod told;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};

@@ -1,6 +1,6 @@
 //! HTTP at the server: `c1m server --protocol http`, and the requests that a WebSocket server answers.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use c1m::internal::protocol::http::{Body, ResponseHead};
 use c1m::{CloseMode, ConnId, Cores, Ports};
 
 use crate::support::{Server, connected, eventually, free_ports, has_server_names_and, number};
+
+mod answers;
 
 /// A client of bytes.
 struct Client {
@@ -49,9 +51,13 @@ impl Client {
     }
 
     fn more(&mut self) {
-        let mut some = [0];
-        self.stream.read_exact(&mut some).unwrap();
-        self.rest.extend(some);
+        let mut some = [0; 4_096];
+        let count = match self.stream.read(&mut some) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return,
+            read => read.unwrap(),
+        };
+        assert!(count > 0, "the end behind {:?}", String::from_utf8_lossy(&self.rest));
+        self.rest.extend_from_slice(&some[..count]);
     }
 
     /// Sends a request and awaits this status, on a connection that goes on or not.
@@ -63,9 +69,8 @@ impl Client {
     }
 
     fn ends(&mut self) {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).unwrap();
-        assert_eq!(rest, b"");
+        self.stream.read_to_end(&mut self.rest).unwrap();
+        assert_eq!(self.rest, b"");
     }
 }
 

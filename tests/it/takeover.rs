@@ -1,6 +1,7 @@
 //! Servers that take each other's place while clients go on: real processes, plain sockets of the standard library, and
 //! a service manager that is played by the test.
 
+mod answers;
 mod asking;
 mod failing;
 pub mod halfway;

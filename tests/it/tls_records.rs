@@ -139,3 +139,36 @@ fn a_record_without_room_ends_its_connection_and_others_stay() {
     let refused = number(&totals, "records_refused");
     assert!((1..=20).contains(&refused), "{totals}");
 }
+
+/// Tells how many bytes each call brings.
+struct Lengths(std::sync::mpsc::Sender<usize>);
+
+impl c1m::Service for Lengths {
+    type State = ();
+    type Message = ();
+
+    fn received(&mut self, _: &mut c1m::Ctx<'_, ()>, _: c1m::ConnId, data: &mut [u8]) -> c1m::Reply {
+        self.0.send(data.len()).unwrap();
+        c1m::Reply::Back(0..data.len())
+    }
+}
+
+/// A service is given what one record holds at once: more than one receive brings.
+#[test]
+fn a_service_is_given_a_whole_record() {
+    let authority = Authority::new();
+    let signed = authority.sign("server", &["localhost"]);
+    let port = free_ports(1);
+    let builder = c1m::Server::builder().bind(std::net::Ipv4Addr::LOCALHOST).ports(c1m::Ports::new(port, 1).unwrap());
+    let builder = builder.cores(c1m::Cores::Count(1)).max_connections(100);
+    let builder = builder.tls(c1m::TlsConfig::files(&signed.chain, &signed.key));
+    let (sender, lengths) = std::sync::mpsc::channel();
+    let server = builder.start(move |_| Lengths(sender.clone())).unwrap();
+    let mut stream = authority.connected(port);
+    for length in [1, 5_000, 16_384] {
+        echoes_securely(&mut stream, &vec![7; length]);
+        assert_eq!(lengths.recv_timeout(PATIENCE), Ok(length));
+    }
+    server.stop();
+    server.join().unwrap();
+}

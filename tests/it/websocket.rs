@@ -17,6 +17,7 @@ use tungstenite::{Error, Message};
 
 use crate::support::{PATIENCE, Server, connected, free_ports, has_server_names_and, number, reset};
 
+mod answers;
 mod late;
 mod pauses;
 

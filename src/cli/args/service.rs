@@ -5,10 +5,16 @@ use clap::{Args, ValueEnum};
 use crate::command_error::{CommandError, Result};
 use crate::plan::Layers;
 use crate::protocol::{Protocol, Settings};
+use crate::service::http::HttpLimits;
+use crate::service::push::PushLimits;
+use crate::service::websocket::WebSocketLimits;
 use crate::tls_version::TlsVersion;
 
 /// --max-message by default.
 const MAX_MESSAGE: usize = 65_536;
+
+/// Longest messages of a shard that may be incomplete at once, where that is more than the default allows.
+const MOST_INCOMPLETE: usize = 4;
 
 /// The most that --max-message can be: a message is assembled in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
@@ -113,8 +119,36 @@ impl ServiceArguments {
         Ok(())
     }
 
+    /// What `push` takes over plain bytes.
+    pub fn push_limits(&self) -> PushLimits {
+        let defaults = PushLimits::default();
+        PushLimits { longest_frame: self.max_message(), incomplete: self.incomplete(defaults.incomplete), ..defaults }
+    }
+
+    /// What is taken over WebSocket.
+    pub fn websocket_limits(&self) -> WebSocketLimits {
+        let defaults = WebSocketLimits::default();
+        let HttpLimits { incomplete, .. } = defaults.http;
+        let http =
+            HttpLimits { longest_body: self.max_message(), incomplete: self.incomplete(incomplete), ..defaults.http };
+        let incomplete = self.incomplete(defaults.incomplete);
+        WebSocketLimits { longest_message: self.max_message(), incomplete, http, ..defaults }
+    }
+
+    /// What is taken over HTTP.
+    pub fn http_limits(&self) -> HttpLimits {
+        let defaults = HttpLimits::default();
+        HttpLimits { longest_body: self.max_message(), incomplete: self.incomplete(defaults.incomplete), ..defaults }
+    }
+
+    /// Bytes of a shard's messages that may be incomplete at once: so many by default, and room for some of the longest in any
+    /// case.
+    fn incomplete(&self, default: usize) -> usize {
+        default.max(MOST_INCOMPLETE * self.max_message())
+    }
+
     /// Bytes of the longest message.
-    pub fn max_message(&self) -> usize {
+    fn max_message(&self) -> usize {
         self.max_message.unwrap_or(MAX_MESSAGE)
     }
 
@@ -122,12 +156,23 @@ impl ServiceArguments {
     fn has_messages(&self) -> bool {
         self.protocol != ServerProtocol::Raw || self.service == ServiceName::Push
     }
+}
 
-    /// Bytes that must be kept for a peer so that the longest message can be sent to it, with its frame or head. `None`
-    /// where nothing but bytes is spoken.
-    pub fn pending(&self) -> Option<usize> {
-        /// More than the header of a frame, and than what c1m writes into the head of a response.
-        const BESIDE: usize = 1_024;
-        self.has_messages().then(|| self.max_message() + BESIDE)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_of_the_longest_messages_may_be_incomplete_at_once_whatever_is_spoken() {
+        let (service, protocol) = (ServiceName::Push, ServerProtocol::Raw);
+        for longest in [1, 65_536, 100 << 20] {
+            let arguments = ServiceArguments { service, protocol, max_message: Some(longest) };
+            let (push, websocket, http) =
+                (arguments.push_limits(), arguments.websocket_limits(), arguments.http_limits());
+            assert_eq!([push.longest_frame, websocket.longest_message, http.longest_body], [longest; 3]);
+            // The body of a publication that is posted may be as long as a message.
+            let most = [push.incomplete, websocket.incomplete, http.incomplete, websocket.http.incomplete];
+            assert!(most.iter().all(|most| *most >= 4 * longest), "{longest}: {most:?}");
+        }
     }
 }

@@ -93,6 +93,12 @@ impl<'a, S: Default> HttpCtx<'a, S> {
         }
     }
 
+    /// As [`Ctx::pending`]. Answers that [`HttpService::request`](super::HttpService::request) has returned count once they are
+    /// sent: those to requests that came together are sent together.
+    pub fn pending(&mut self, conn: ConnId) -> usize {
+        self.ctx.pending(conn)
+    }
+
     /// Closes a connection now: nothing more is said on it.
     fn end(&mut self, conn: ConnId, mode: CloseMode) {
         if let Some(row) = self.ctx.state(conn) {

@@ -5,6 +5,10 @@ use super::requests::{Next, Requests};
 use crate::connections::CloseMode;
 use crate::service::ctx::Ctx;
 
+/// Bytes of answers from which on the requests that follow wait until the kernel has taken them. Hundreds of requests may come
+/// in one receive, and the answers to all of them would be more than is kept even for a peer that reads.
+pub const ANSWERS_AT_ONCE: usize = 16 * 1024;
+
 /// What follows an answer, or the last of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -14,6 +18,8 @@ pub enum After {
     Awaits { new: bool },
     /// The answer comes later. Nothing behind this request is answered before.
     Later,
+    /// The answers are many, and requests follow. Those wait until the answers are sent.
+    Full,
     /// The connection speaks another protocol from here on.
     Leaves,
     /// The connection is to be closed in this way: with `Lingering` behind a request that cannot be answered, as more of
@@ -29,6 +35,8 @@ pub struct Exchange<'a> {
     pub data: &'a [u8],
     /// How much of it is used.
     pub at: usize,
+    /// Bytes that were sent to the connection before, and that the kernel has not taken.
+    pub unsent: usize,
     /// What is sent.
     pub out: &'a mut Vec<u8>,
 }
@@ -40,11 +48,14 @@ pub fn serve<'c, S: Default>(
     ctx: &mut Ctx<'c, S>,
     mut handle: impl FnMut(&mut Ctx<'c, S>, &Request<'_>, &mut Vec<u8>) -> After,
 ) -> After {
-    let Exchange { requests, place, data, at, out } = exchange;
+    let Exchange { requests, place, data, at, unsent, out } = exchange;
     let mut new = place.is_none();
     // Empty lines alone are no request, and give no connection more time for one.
     let mut after = After::Awaits { new: false };
     while *at < data.len() {
+        if place.is_none() && *unsent + out.len() >= ANSWERS_AT_ONCE {
+            return After::Full;
+        }
         after = match requests.next(place, data, at) {
             Ok(Next::More { waits }) => {
                 if waits {

@@ -98,6 +98,10 @@ impl<'a> Response<'a> {
     }
 
     /// With this body. A borrowed one, such as the request's own, is not copied but once.
+    ///
+    /// It must fit into `ServerBuilder::max_pending` with 32 KiB beside it, for its head and for the answers before it. One as long
+    /// as [`HttpLimits::longest_body`](super::HttpLimits::longest_body) always does. For a longer one the connection is
+    /// reset, and counted as a slow reader.
     pub fn body(mut self, body: impl Into<Cow<'a, [u8]>>) -> Response<'a> {
         self.body = body.into();
         self

@@ -184,10 +184,11 @@ impl Requests {
         Ok(Next::More { waits })
     }
 
-    /// Keeps bytes that are not to be read yet, behind those that are kept: as many as one request may have.
+    /// Keeps bytes that are not to be read yet, behind those that are kept: as many as one request may have, and what one more
+    /// receive brings.
     pub fn keep(&mut self, place: &mut Option<u32>, data: &[u8]) -> Result<(), Fault> {
         let mut part = self.parts.take(*place);
-        if part.bytes.len() + data.len() > LONGEST_HEAD + self.longest_body {
+        if part.bytes.len() + data.len() > self.most_held() {
             self.free(place);
             return Err(Fault::BodyTooLong);
         }
@@ -196,6 +197,13 @@ impl Requests {
         // Without room the place is free already.
         *place = kept.ok();
         Ok(kept.map(drop)?)
+    }
+
+    /// Bytes at most that are kept of a connection before their turn.
+    fn most_held(&self) -> usize {
+        /// A receive may be under way when reads are paused. It brings a record of TLS at most.
+        const LAST_RECEIVE: usize = 16 * 1024;
+        (LONGEST_HEAD + LAST_RECEIVE).saturating_add(self.longest_body)
     }
 
     /// Takes such bytes out of their place, which is free then.
@@ -219,7 +227,7 @@ impl Requests {
         self.parts.free(place);
         match rest {
             _ if place.is_none() => Vec::new(),
-            Rest::Head if row.awaited().is_some() => [&[HELD], &bytes[..]].concat(),
+            Rest::Head if row.holds() => [&[HELD], &bytes[..]].concat(),
             Rest::Head | Rest::Until(_) => [&[COME], &bytes[..]].concat(),
             Rest::Chunks(_, chunks) => [&[CHUNKS], &chunks.to_bytes()[..], &bytes].concat(),
         }
@@ -249,9 +257,7 @@ impl Requests {
                 let rest = Rest::Chunks(length, Chunks::of_bytes(*chunks)?);
                 is_chunked.then(|| Part { bytes: bytes.to_vec(), rest })?
             }
-            (&HELD, bytes) if bytes.len() <= LONGEST_HEAD + self.longest_body => {
-                Part { bytes: bytes.to_vec(), rest: Rest::Head }
-            }
+            (&HELD, bytes) if bytes.len() <= self.most_held() => Part { bytes: bytes.to_vec(), rest: Rest::Head },
             _ => return None,
         };
         self.parts.put(None, part).ok()

@@ -45,6 +45,8 @@ struct Publisher {
     /// The number of its last publication.
     number: u64,
     load: Load,
+    /// Its publications under way, the oldest first. Receipts go out in this order.
+    under_way: VecDeque<u64>,
 }
 
 /// What the shards of a [`Push`](super::Push) tell each other.
@@ -86,7 +88,8 @@ pub(super) trait Shard {
     fn spread(&mut self, bytes: Arc<[u8]>, to: &Members) -> bool;
 }
 
-/// A publication of which not every shard has told what became of it.
+/// A publication whose receipt is not out: not every shard has told what became of it, or an earlier one of the same
+/// publisher waits for that.
 #[derive(Debug)]
 struct Pending {
     /// Its publisher, which may be gone; `None` if it was posted, or its publisher went away before a takeover.
@@ -113,6 +116,8 @@ pub(super) struct Board {
     posted: Load,
     /// What other shards must be told, and had no room for.
     late: VecDeque<(usize, PushMessage)>,
+    /// `Told::Again` is in the shard's own mailbox: one is enough.
+    looks_again: bool,
     /// The shards that are quiet.
     quiet: BTreeSet<usize>,
     /// All shards are: connections leave. What other shards publish, which are united before this one, waits.
@@ -132,6 +137,7 @@ impl Board {
             load: Load::default(),
             posted: Load::default(),
             late: VecDeque::new(),
+            looks_again: false,
             quiet: BTreeSet::new(),
             divided: false,
             deferred: Vec::new(),
@@ -153,7 +159,18 @@ impl Board {
 
     pub fn closed(&mut self, conn: ConnId) {
         self.subscribers.remove(conn);
-        self.publishers.remove(&conn);
+        self.remove_publisher(conn);
+    }
+
+    /// Removes a publisher. Of its publications, those that are complete have waited for its earlier ones alone.
+    fn remove_publisher(&mut self, conn: ConnId) -> Option<Publisher> {
+        let publisher = self.publishers.remove(&conn)?;
+        for publication in &publisher.under_way {
+            if self.pending.get(publication).is_some_and(|pending| pending.shards_left == 0) {
+                self.finish(*publication);
+            }
+        }
+        Some(publisher)
     }
 
     /// Hands a publication to all shards, at once or when connections are in one process again: one of a publisher of this
@@ -169,7 +186,7 @@ impl Board {
             self.hold(conn, bytes);
         } else {
             self.count(conn, bytes.len());
-            self.begin(at, conn, bytes);
+            self.begin(shard, conn, bytes);
         }
         true
     }
@@ -204,47 +221,54 @@ impl Board {
     }
 
     /// Begins a publication that counts already.
-    fn begin(&mut self, at: Place, conn: Option<ConnId>, bytes: Arc<[u8]>) {
+    fn begin(&mut self, shard: &impl Shard, conn: Option<ConnId>, bytes: Arc<[u8]>) {
+        let at = shard.place();
         self.begun += 1;
         let author = Author { shard: at.shard, publication: self.begun };
         let publisher = conn.and_then(|conn| self.publishers.get_mut(&conn));
         let number = publisher.map_or(0, |publisher| {
             publisher.number += 1;
+            publisher.under_way.push_back(author.publication);
             publisher.number
         });
         let receipt = Receipt { number, subscribers: 0, missed: 0 };
         self.pending.insert(self.begun, Pending { conn, bytes: bytes.len(), shards_left: at.shards, receipt });
-        for shard in 0..at.shards {
+        for to in 0..at.shards {
             let publication = PushMessage(Told::Publication(bytes.clone(), author));
-            if self.mailbox.try_send(shard, publication).is_err() {
-                // Not told at once: a receipt goes out in the order of the publications.
+            if self.mailbox.try_send(to, publication).is_err() {
+                shard.counters().pushes_missed.add(1);
+                // Not told at once: the receipt would come within the call that publishes.
                 self.late.push_back((at.shard, PushMessage(Told::Sent(author, None))));
             }
         }
         self.try_again(at.shard);
     }
 
-    /// Does what a message of the shard's own mailbox asks for. Returns the receipt that is due, and its publisher.
-    pub fn hear(&mut self, shard: &mut impl Shard, message: PushMessage) -> Option<Tell> {
-        let tell = match message.0 {
+    /// Does what a message of the shard's own mailbox asks for. Returns the receipts that are due, each with its publisher.
+    pub fn hear(&mut self, shard: &mut impl Shard, message: PushMessage) -> Vec<Tell> {
+        let due = match message.0 {
             Told::Publication(..) if self.divided => {
                 self.deferred.push(message);
-                None
+                Vec::new()
             }
             Told::Publication(bytes, author) => self.send(shard, bytes, author),
             Told::Sent(author, subscribers) => self.told(author, subscribers),
             Told::Quiet(shard, quiet) => {
                 self.note_quiet(shard, quiet);
-                None
+                Vec::new()
             }
-            Told::Again => None,
+            Told::Again => {
+                self.looks_again = false;
+                Vec::new()
+            }
         };
         self.try_again(shard.place().shard);
-        tell
+        due
     }
 
-    /// Sends a publication to the subscribers of this shard. Returns whom to tell, if that is a publisher of this shard.
-    fn send(&mut self, shard: &mut impl Shard, bytes: Arc<[u8]>, author: Author) -> Option<Tell> {
+    /// Sends a publication to the subscribers of this shard. Returns the receipts that are due, if its publisher is of this
+    /// shard.
+    fn send(&mut self, shard: &mut impl Shard, bytes: Arc<[u8]>, author: Author) -> Vec<Tell> {
         let subscribers = shard.spread(bytes, &self.subscribers).then_some(self.subscribers.len() as u64);
         let counters = shard.counters();
         counters.pushes.add(subscribers.unwrap_or(0));
@@ -253,19 +277,34 @@ impl Board {
             return self.told(author, subscribers);
         }
         self.late.push_back((author.shard, PushMessage(Told::Sent(author, subscribers))));
-        None
+        Vec::new()
     }
 
-    /// A shard has told what became of a publication: its receipt, if it was the last.
-    fn told(&mut self, author: Author, subscribers: Option<u64>) -> Option<Tell> {
-        let pending = self.pending.get_mut(&author.publication)?;
+    /// A shard has told what became of a publication. If it was the last, the receipt is due, unless an earlier one of the same
+    /// publisher is not; with it come the later ones that have waited for it.
+    fn told(&mut self, author: Author, subscribers: Option<u64>) -> Vec<Tell> {
+        let Some(pending) = self.pending.get_mut(&author.publication) else { return Vec::new() };
         pending.receipt.subscribers += subscribers.unwrap_or(0);
         pending.receipt.missed += u64::from(subscribers.is_none());
         pending.shards_left -= 1;
         if pending.shards_left > 0 {
-            return None;
+            return Vec::new();
         }
-        let Pending { conn, bytes, receipt, .. } = self.pending.remove(&author.publication)?;
+        let publisher = pending.conn.and_then(|conn| self.publishers.get_mut(&conn));
+        let ordered = publisher.filter(|its| its.under_way.binary_search(&author.publication).is_ok());
+        let Some(publisher) = ordered else {
+            // It waits for no other: it was posted, or its publisher is gone, or has come back from another process.
+            return self.finish(author.publication).into_iter().collect();
+        };
+        let is_complete = |publication: &&u64| self.pending.get(publication).is_some_and(|it| it.shards_left == 0);
+        let complete = publisher.under_way.iter().take_while(is_complete).count();
+        let due: Vec<u64> = publisher.under_way.drain(..complete).collect();
+        due.into_iter().filter_map(|publication| self.finish(publication)).collect()
+    }
+
+    /// A publication is under way no more. Returns its receipt, and its publisher.
+    fn finish(&mut self, publication: u64) -> Option<Tell> {
+        let Pending { conn, bytes, receipt, .. } = self.pending.remove(&publication)?;
         self.uncount(conn, bytes);
         conn.map(|conn| (conn, receipt))
     }
@@ -279,7 +318,8 @@ impl Board {
                 Err(MailboxError::Full(message)) => {
                     self.late.push_front((shard, message));
                     // A full mailbox of its own has messages that lead here too.
-                    let _ = self.mailbox.try_send(here, PushMessage(Told::Again));
+                    self.looks_again =
+                        self.looks_again || self.mailbox.try_send(here, PushMessage(Told::Again)).is_ok();
                     return;
                 }
                 Err(_) => {}
@@ -299,13 +339,14 @@ impl Board {
     }
 
     /// Connections are in one process again: what had to wait is published. Returns what came from other shards.
-    pub fn united(&mut self, at: Place) -> Vec<PushMessage> {
+    pub fn united(&mut self, shard: &impl Shard) -> Vec<PushMessage> {
+        let at = shard.place();
         if self.quiet.contains(&at.shard) {
             self.tell_all(at, false);
         }
         self.divided = false;
         for (conn, bytes) in std::mem::take(&mut self.held) {
-            self.begin(at, conn, bytes);
+            self.begin(shard, conn, bytes);
         }
         std::mem::take(&mut self.deferred)
     }
@@ -333,7 +374,7 @@ impl Board {
         let its = |(publisher, _): &mut Held| *publisher == Some(conn);
         let held: Vec<_> = self.held.extract_if(.., its).map(|(_, bytes)| bytes).collect();
         held.iter().for_each(|bytes| self.uncount(Some(conn), bytes.len()));
-        let published = self.publishers.remove(&conn).map(|publisher| publisher.number);
+        let published = self.remove_publisher(conn).map(|publisher| publisher.number);
         Role { subscribes, published, held }
     }
 
@@ -343,7 +384,7 @@ impl Board {
             self.subscribe(conn);
         }
         if let Some(number) = role.published {
-            self.publishers.insert(conn, Publisher { number, load: Load::default() });
+            self.publishers.insert(conn, Publisher { number, ..Publisher::default() });
         }
         role.held.into_iter().for_each(|bytes| self.hold(Some(conn), bytes));
     }
@@ -431,116 +472,4 @@ fn number(bytes: &mut &[u8]) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mailbox::{Inbox, mailbox};
-    use crate::sys::Doorbell;
-    use proptest::prelude::*;
-
-    /// The only shard of a server, which sends nothing.
-    struct Alone {
-        counters: Counters,
-        is_divided: bool,
-    }
-
-    impl Shard for Alone {
-        fn place(&self) -> Place {
-            Place { shard: 0, shards: 1, is_divided: self.is_divided }
-        }
-
-        fn counters(&self) -> &Counters {
-            &self.counters
-        }
-
-        fn spread(&mut self, _: Arc<[u8]>, _: &Members) -> bool {
-            true
-        }
-    }
-
-    fn alone() -> (Board, Alone, Inbox<PushMessage>) {
-        let (mailbox, mut inboxes) = mailbox(&[Doorbell::new().unwrap()], 8_192);
-        (Board::new(mailbox), Alone { counters: Counters::default(), is_divided: false }, inboxes.remove(0))
-    }
-
-    fn conn(slot: u32) -> ConnId {
-        ConnId::new(0, slot, 1)
-    }
-
-    /// Hears all that is in the mailbox. Returns the numbers of the receipts, and for whom they are.
-    fn hear_all(board: &mut Board, shard: &mut Alone, inbox: &mut Inbox<PushMessage>) -> Vec<(ConnId, u64)> {
-        let told = std::iter::from_fn(|| inbox.take()).filter_map(|message| board.hear(shard, message));
-        told.map(|(conn, receipt)| (conn, receipt.number)).collect()
-    }
-
-    #[test]
-    fn only_those_who_register_are_publishers() {
-        let (mut board, mut shard, mut inbox) = alone();
-        // Posted, and of a publisher that is gone before connections are in one process again.
-        assert!(board.publish(&shard, None, Arc::from(*b"posted")));
-        board.register(conn(1));
-        shard.is_divided = true;
-        assert!(board.publish(&shard, Some(conn(1)), Arc::from(*b"held")));
-        board.closed(conn(1));
-        shard.is_divided = false;
-        assert!(board.united(shard.place()).is_empty());
-        assert_eq!(hear_all(&mut board, &mut shard, &mut inbox), [(conn(1), 0)]);
-        assert!(board.publishers.is_empty() && board.pending.is_empty());
-        assert_eq!((board.load, board.posted), (Load::default(), Load::default()));
-    }
-
-    #[test]
-    fn a_publisher_with_too_much_under_way_is_refused_and_the_others_are_not() {
-        let (mut board, mut shard, mut inbox) = alone();
-        let (flood, honest) = (conn(1), conn(2));
-        [flood, honest].into_iter().for_each(|conn| board.register(conn));
-        let most = Load::MOST_OF_ONE.publications;
-        assert!((0..most).all(|_| board.publish(&shard, Some(flood), Arc::from(*b""))));
-        assert!(!board.publish(&shard, Some(flood), Arc::from(*b"")));
-        assert!(board.publish(&shard, Some(honest), Arc::from(*b"")) && board.publish(&shard, None, Arc::from(*b"")));
-        let receipts = hear_all(&mut board, &mut shard, &mut inbox);
-        assert_eq!(receipts.iter().filter(|(conn, _)| *conn == flood).count(), most);
-        assert_eq!(receipts.last(), Some(&(honest, 1)));
-        // So are its bytes, of which all together have a bound too. A single publication is never too much.
-        let half: Arc<[u8]> = vec![0; Load::MOST_OF_ONE.bytes / 2 + 1].into();
-        let many = (3..100).map(conn).find(|conn| {
-            board.register(*conn);
-            assert!(board.publish(&shard, Some(flood), half.clone()) == (*conn == self::conn(3)));
-            !board.publish(&shard, Some(*conn), half.clone())
-        });
-        assert_eq!(many, Some(conn(3 + 6)));
-        hear_all(&mut board, &mut shard, &mut inbox);
-        assert!(board.publish(&shard, Some(flood), vec![0; Load::MOST_OF_ALL.bytes + 1].into()));
-    }
-
-    #[test]
-    fn what_waits_counts_for_its_publisher_wherever_it_goes() {
-        let (mut board, mut shard, _inbox) = alone();
-        shard.is_divided = true;
-        board.register(conn(1));
-        assert!(board.publish(&shard, Some(conn(1)), Arc::from(*b"four")));
-        assert!(board.publish(&shard, None, Arc::from(*b"posted")));
-        let (role, rest) = (board.depart(conn(1)), board.depart_last());
-        assert_eq!((board.load, board.posted), (Load::default(), Load::default()));
-        board.arrive(conn(1), role);
-        board.arrive_last(rest);
-        assert_eq!(board.load, Load { publications: 2, bytes: 10 });
-        assert_eq!(board.load_of(Some(conn(1))), Some(&mut Load { publications: 1, bytes: 4 }));
-        assert_eq!(board.posted, Load { publications: 1, bytes: 6 });
-    }
-
-    proptest! {
-        #[test]
-        fn a_role_is_read_as_it_was_written_or_not_at_all(
-            subscribes: bool, published: Option<u64>, cut: prop::sample::Index,
-            held in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..4)
-        ) {
-            let role = Role { subscribes, published, held: held.into_iter().map(Into::into).collect() };
-            let mut bytes = Vec::new();
-            role.write(&mut bytes);
-            let cut = &bytes[..cut.index(bytes.len())];
-            prop_assert_eq!(Role::read(cut), None);
-            bytes.push(7);
-            prop_assert_eq!(Role::read(&bytes), Some((role, &[7][..])));
-        }
-    }
-}
+mod tests;

@@ -120,6 +120,18 @@ impl<S: Default> WebSocketCtx<'_, S> {
         self.ctx.broadcasts()
     }
 
+    /// As [`Ctx::pending`]. What is sent to a connection while its messages are handed on goes out behind all answers to them,
+    /// and counts until then, as these do. The answers to hundreds of short messages that came together must fit into
+    /// `ServerBuilder::max_pending`: a service that says more than its peer watches this.
+    pub fn pending(&mut self, conn: ConnId) -> usize {
+        let present = self.present.as_ref().filter(|present| present.conn == conn);
+        let unsent = present.map_or(0, |present| present.held.len() + present.out.len());
+        if unsent > 0 {
+            self.ctx.tell_when_sent(conn);
+        }
+        unsent + self.ctx.pending(conn)
+    }
+
     /// Closes a connection with a code and a reason of at most 123 bytes, of which the rest is left out. Nothing more is
     /// sent to it, and messages that still come are dropped. `WebSocketService::closed` follows when the peer has
     /// answered, or the time for that has passed.

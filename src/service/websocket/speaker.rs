@@ -115,7 +115,8 @@ impl<S: WebSocketService> WebSocket<S> {
         let mut place = ctx.state(conn).and_then(|row| row.place());
         let WebSocket { service, requests, pen, .. } = self;
         let mut out = std::mem::take(&mut pen.out);
-        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, out: &mut out };
+        let unsent = ctx.unsent(conn);
+        let mut exchange = Exchange { requests: &mut *requests, place: &mut place, data, at: 0, unsent, out: &mut out };
         let after = http::serve(&mut exchange, ctx, |ctx, request, out| {
             std::mem::swap(out, &mut pen.out);
             let after = answer(service, pen, ctx, conn, request);
@@ -135,6 +136,18 @@ impl<S: WebSocketService> WebSocket<S> {
             // This wrapper's services answer at once.
             After::GoesOn | After::Later => ctx.set_deadline(conn, pen.limits.http.kept_time),
             After::Leaves => return None,
+            After::Full => {
+                row.set_full(true);
+                let fits = http::keep(requests, ctx, conn, &data[*at..], &pen.limits.http);
+                ctx.send(conn, &pen.out);
+                if fits {
+                    ctx.set_deadline(conn, Some(pen.limits.http.request_time));
+                    ctx.pause_until_sent(conn);
+                } else {
+                    ctx.close(conn, CloseMode::Lingering);
+                }
+                return Some(Reply::Nothing);
+            }
             After::Ends(_) => {
                 row.enter(Phase::Over);
                 ctx.set_deadline(conn, Some(pen.limits.http.request_time));
@@ -144,6 +157,22 @@ impl<S: WebSocketService> WebSocket<S> {
             }
         }
         Some(http::reply(ctx, conn, data, &pen.out))
+    }
+
+    /// Answers the requests that have waited until the answers before them were sent.
+    fn go_on(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId) {
+        let Some(row) = ctx.state(conn) else { return };
+        let place = row.place();
+        row.set_place(None);
+        row.set_full(false);
+        let mut bytes = self.requests.taken(place);
+        ctx.set_deadline(conn, self.pen.limits.http.kept_time);
+        if let Reply::Back(range) = self.received(ctx, conn, &mut bytes) {
+            ctx.send(conn, &bytes[range]);
+        }
+        if ctx.state(conn).is_some_and(|row| row.phase() == Phase::Http && !row.is_full()) {
+            ctx.resume_reads(conn);
+        }
     }
 
     /// Handles the frames in `data`, from `at` on.
@@ -348,6 +377,8 @@ fn answer<S: WebSocketService>(
                     row.enter(Phase::Open);
                 }
                 ctx.set_deadline(conn, None);
+                // They may be paused for the answers before. From here on the service pauses them.
+                ctx.resume_reads(conn);
                 ctx.counters().upgrades.add(1);
                 service.opened(&mut pen.present(ctx, conn, &[]), conn, request);
                 return After::Leaves;
@@ -375,17 +406,30 @@ impl<S: WebSocketService> Service for WebSocket<S> {
     const SPOKEN: Spoken = Spoken { http: true, websocket: true, push: S::PUSHES };
     const NAME: &'static str = S::NAME;
 
+    fn longest_send(&self) -> usize {
+        let WebSocketLimits { longest_message, http, .. } = self.pen.limits;
+        http::longest_send(longest_message.max(http.longest_body))
+    }
+
     fn opened(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
         ctx.set_deadline(conn, Some(self.pen.limits.http.request_time));
         self.service.connected(&mut self.pen.absent(ctx), conn);
     }
 
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply {
-        let Some(phase) = ctx.state(conn).map(|row| row.phase()) else { return Reply::Nothing };
+        let Some((phase, is_full)) = ctx.state(conn).map(|row| (row.phase(), row.is_full())) else {
+            return Reply::Nothing;
+        };
         self.pen.out.clear();
         let mut at = 0;
         match phase {
             Phase::Over => return Reply::Nothing,
+            Phase::Http if is_full => {
+                if !http::keep(&mut self.requests, ctx, conn, data, &self.pen.limits.http) {
+                    ctx.close(conn, CloseMode::Lingering);
+                }
+                return Reply::Nothing;
+            }
             Phase::Open | Phase::Closing => {}
             Phase::Http => {
                 if let Some(reply) = self.requests(ctx, conn, data, &mut at) {
@@ -397,8 +441,11 @@ impl<S: WebSocketService> Service for WebSocket<S> {
     }
 
     fn sent(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
-        if ctx.state(conn).is_some_and(|row| row.is_open()) {
+        let Some(row) = ctx.state(conn) else { return };
+        if row.is_open() {
             self.service.sent(&mut self.pen.absent(ctx), conn);
+        } else if row.is_full() {
+            self.go_on(ctx, conn);
         }
     }
 

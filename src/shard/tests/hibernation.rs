@@ -10,6 +10,7 @@ use crate::stats::Wakes;
 use crate::sys::SharedMemory;
 use crate::takeover::StateFile;
 
+mod broadcasts;
 mod crowds;
 mod ends;
 mod orders;

@@ -1,0 +1,94 @@
+//! Answers of HTTP that come while connections leave for a later server.
+
+use std::io::{BufRead, BufReader};
+
+use c1m::http::{Http, HttpCtx, HttpService, Request, Response};
+use c1m::{ConnId, Cores, Ports, Server as Library, ServerEvent};
+
+use super::*;
+
+/// `/wait` waits. The first of those that leave has the others answered, and the rest is answered once somebody says so.
+#[derive(Default)]
+struct Neighbours(Vec<ConnId>);
+
+impl HttpService for Neighbours {
+    type State = ();
+    type Message = ();
+
+    fn request<'r>(&mut self, ctx: &mut HttpCtx<'_, ()>, conn: ConnId, request: &'r Request<'r>) -> Response<'r> {
+        match request.path() {
+            "/wait" => {
+                self.0.push(conn);
+                return ctx.later(None);
+            }
+            "/say" => {
+                for waiting in self.0.drain(..) {
+                    assert!(ctx.answer(waiting, Response::text(200, "here")));
+                }
+            }
+            _ => {}
+        }
+        Response::text(200, request.path())
+    }
+
+    fn hand_over(&mut self, ctx: &mut HttpCtx<'_, ()>, conn: ConnId, _: &mut Vec<u8>) {
+        for other in self.0.drain(..).filter(|other| *other != conn) {
+            assert!(ctx.answer(other, Response::text(200, "gone")));
+        }
+    }
+
+    fn taken_over(&mut self, ctx: &mut HttpCtx<'_, ()>, conn: ConnId, _: &[u8]) {
+        if ctx.is_waiting(conn) {
+            self.0.push(conn);
+        }
+    }
+}
+
+/// Reads an answer, and returns its body.
+fn body(reader: &mut BufReader<TcpStream>) -> String {
+    let (mut line, mut length) = (String::new(), 0);
+    while line != "\r\n" {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the end");
+        if let Some(value) = line.strip_prefix("Content-Length: ") {
+            length = value.trim_end().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+/// A connection whose answer is given while another one leaves goes on with what it has asked behind it.
+#[test(Network)]
+fn an_answer_given_while_a_neighbour_leaves_is_followed_by_the_next() {
+    in_own_network(|| {
+        let dir = TempDir::new().unwrap();
+        let start = || {
+            let ports = Ports::new(9_000, 1).unwrap();
+            let builder = Library::builder().bind(Ipv4Addr::LOCALHOST).ports(ports).cores(Cores::Count(1));
+            let builder = builder.max_connections(100).takeover(dir.path().join("takeover"));
+            builder.start(|_| Http::new(Neighbours::default())).unwrap()
+        };
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let first = start();
+        let mut clients = [(); 3].map(|()| BufReader::new(connected(9_000)));
+        for client in &mut clients {
+            client.get_mut().write_all([get("/wait"), get("/behind")].concat().as_bytes()).unwrap();
+        }
+        eventually("all wait", || first.counters()[0].requests == 3);
+        let second = start();
+        eventually("the first server has handed over", || {
+            first.events().try_iter().any(|event| event == ServerEvent::HandedOver)
+        });
+        first.join().unwrap();
+        let mut other = BufReader::new(connected(9_000));
+        other.get_mut().write_all(get("/say").as_bytes()).unwrap();
+        assert_eq!(body(&mut other), "/say");
+        let mut answers = clients.each_mut().map(|client| [body(client), body(client)]);
+        answers.sort();
+        assert_eq!(answers, [["gone", "/behind"], ["gone", "/behind"], ["here", "/behind"]]);
+        second.stop();
+        second.join().unwrap();
+    });
+}
