@@ -208,12 +208,10 @@ mod tests {
                 connects_per_second: if ramp > 0.0 { live as f64 / ramp } else { 0.0 },
                 paced,
                 audits: (1..=rounds as u32)
-                    .map(|round| AuditResult {
-                        round,
-                        live,
-                        lost: live / 2,
-                        wrong: live / 3,
-                        drawn_from: (live % 2 > 0).then_some(live),
+                    .map(|round| {
+                        let (lost, wrong) = (live / 2, live / 3);
+                        let drawn_from = (live % 2 > 0).then_some(live);
+                        AuditResult { round, live: live - lost - wrong, lost, wrong, drawn_from }
                     })
                     .collect(),
                 latencies: Latencies {

@@ -227,9 +227,10 @@ fn locked_memory_is_what_the_doctor_says() {
     for (nofile, connections) in [(400, 4_000), (1_000, 12_000)] {
         let command =
             |memlock: u64| c1m_limited(&dir, &[(libc::RLIMIT_NOFILE, nofile), (libc::RLIMIT_MEMLOCK, memlock)]);
-        let page = doctor_as(command(least), &goal(connections));
+        let fewer = doctor_as(command(least), &goal(connections)).holds("locked memory");
+        // The fix leaves room for a tenth more, and so is just what all of them take.
+        let page = doctor_as(command(least), &goal(connections / 10 * 9));
         assert_eq!(page.says("locked memory", "verdict"), "blocks", "{}", page.says("locked memory", "need"));
-        let fewer = page.holds("locked memory");
         let fix = page.fixes("locked memory")[0].0.to_owned();
         let kibibytes: u64 = fix.split_whitespace().nth(2).unwrap().parse().unwrap_or_else(|e| panic!("{e}: {fix}"));
         let demo = |memlock: u64| {

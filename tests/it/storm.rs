@@ -346,7 +346,7 @@ fn a_storms_result_is_not_merged() {
 /// served.
 #[test]
 fn a_drain_serves_connections_that_it_has_not_closed_yet() {
-    const PEERS: usize = 18_000;
+    const PEERS: usize = 6_000;
     Resource::Files.raise().unwrap();
     let server = Server::start(1, "--cores 1 --json -");
     let mut streams: Vec<TcpStream> = (0..PEERS).map(|_| connected(server.port)).collect();

@@ -99,16 +99,18 @@ impl<S: Default> Hibernation<S> {
             self.keepalive.forget(index);
         }
         if self.socketless.bytes_in_flight(index).is_some() && is_accepted(&verdict) {
-            if segment.acknowledgement == checkpoint.progress.sent {
-                self.arrived(counters, index, &checkpoint);
-            } else if matches!(verdict, Verdict::Update(_)) {
-                return Ok(Arrival::Settled);
-            } else {
-                // The peer sends more before it has what is on its way to it, so its socket shall send that.
-                self.recall(self.entries.name_of(index));
-                return self.judge(around, caught, segment);
+            let has_arrived = segment.acknowledgement == checkpoint.progress.sent;
+            match verdict {
+                _ if has_arrived => self.arrived(counters, index, &checkpoint),
+                Verdict::Update(_) => return Ok(Arrival::Settled),
+                _ => {
+                    // The peer sends more before it has what is on its way to it, so its socket shall send that.
+                    self.recall(self.entries.name_of(index));
+                    return self.judge(around, caught, segment);
+                }
             }
         }
+        let acknowledgement = Answer::acknowledgement(&checkpoint.progress);
         match verdict {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
                 let checkpoint = Checkpoint { progress, ..checkpoint };
@@ -140,15 +142,10 @@ impl<S: Default> Hibernation<S> {
                 self.leave_table(index);
                 self.gone(around, index, CloseReason::PeerReset);
             }
-            Verdict::Acknowledge => {
-                let answer = Answer::acknowledgement(&checkpoint.progress);
-                self.answer(counters, &checkpoint, answer, segment.echo());
-            }
+            Verdict::Acknowledge => self.answer(counters, &checkpoint, acknowledgement, segment.echo()),
             Verdict::Challenge(reason) => {
-                if reason != Reason::Syn {
-                    counters.segments_outside.add(1);
-                }
-                self.challenge(counters, &checkpoint, Answer::acknowledgement(&checkpoint.progress), segment.echo());
+                counters.segments_outside.add((reason != Reason::Syn).into());
+                self.challenge(counters, &checkpoint, acknowledgement, segment.echo());
             }
             Verdict::Update(progress) => self.entries.progressed(index, &progress),
             Verdict::Refuse(_) => counters.segments_outside.add(1),

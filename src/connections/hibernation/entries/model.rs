@@ -200,6 +200,14 @@ fn take(entries: &mut Entries, map: &mut BTreeMap<u32, Known>, former: &mut Hash
     }
 }
 
+/// What sleeping connections have sent is recalled, and goes along where they are handed over.
+fn recall(entries: &mut Entries, map: &mut BTreeMap<u32, Known>) {
+    for (index, known) in map.iter_mut().filter(|(_, known)| known.whereabouts == Whereabouts::Sending) {
+        entries.move_to(*index, Whereabouts::Asleep);
+        known.whereabouts = Whereabouts::Asleep;
+    }
+}
+
 /// The entries say the same as the map.
 fn agree(entries: &Entries, map: &BTreeMap<u32, Known>, former: &HashSet<ConnId>) {
     for (index, known) in map {
@@ -280,11 +288,7 @@ proptest! {
         for (pick, step) in steps {
             take(&mut entries, &mut map, &mut former, pick, step);
         }
-        // What they have sent is recalled, and goes along.
-        for (index, known) in map.iter_mut().filter(|(_, known)| known.whereabouts == Whereabouts::Sending) {
-            entries.move_to(*index, Whereabouts::Asleep);
-            known.whereabouts = Whereabouts::Asleep;
-        }
+        recall(&mut entries, &mut map);
         entries.surrender();
         let awake: Vec<u32> =
             map.iter().filter(|(_, known)| !known.whereabouts.is_kept()).map(|(index, _)| *index).collect();
