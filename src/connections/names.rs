@@ -204,7 +204,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             self.send(conn, reply)?;
         }
         if let Some((hibernation, around)) = self.sleepers() {
-            hibernation.conclude(&around, name);
+            hibernation.conclude(&around);
         }
         // It was woken meanwhile.
         if let Some(conn) = self.find(name).filter(|conn| self.slots.is_live(*conn)) {

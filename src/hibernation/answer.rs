@@ -3,13 +3,25 @@
 use super::segment::{
     ACK, CHECKSUM, FIN, FLAGS, HEADER, NO_OPERATION, PSH, RST, TIMESTAMPS, TIMESTAMPS_BYTES, checksum,
 };
-use super::{Checkpoint, Progress};
+use super::{Checkpoint, Negotiated, Progress};
 
 /// The most bytes of an answer without payload: a header with timestamps.
 pub const LONGEST: usize = HEADER + OPTIONS.len();
 
 /// The timestamps option behind two options that fill up, as RFC 7323 (appendix A) lays it out, with both timestamps 0.
 const OPTIONS: [u8; 12] = [NO_OPERATION, NO_OPERATION, TIMESTAMPS, TIMESTAMPS_BYTES, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Bytes of payload that one segment to a peer may have now, as the handshake and the peer's window allow.
+pub fn room(checkpoint: &Checkpoint) -> usize {
+    let Checkpoint { negotiated, progress, .. } = checkpoint;
+    let options = header_length(negotiated) - HEADER;
+    usize::from(negotiated.mss).saturating_sub(options).min(progress.send_window as usize)
+}
+
+/// Bytes of the header of each segment of a connection.
+fn header_length(negotiated: &Negotiated) -> usize {
+    if negotiated.timestamp_offset.is_some() { LONGEST } else { HEADER }
+}
 
 /// A segment to be sent to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +94,7 @@ impl Answer {
         let Checkpoint { tuple, negotiated, progress } = checkpoint;
         // A window is announced in whole units, rounded down.
         let window = u16::try_from(progress.receive_window >> negotiated.receive_shift()).unwrap_or(u16::MAX);
-        let length = if negotiated.timestamp_offset.is_some() { LONGEST } else { HEADER };
+        let length = header_length(negotiated);
         let (header, options) = buffer.split_at_mut(HEADER);
         header.fill(0);
         header[0..2].copy_from_slice(&tuple.local.port().to_be_bytes());

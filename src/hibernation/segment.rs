@@ -21,6 +21,10 @@ pub const URG: u8 = 0x20;
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
 
+/// Bytes of payload that fit a packet of any interface: IPv6 demands 1,280 bytes (RFC 8200, 5), of which 40 are its header
+/// and up to 60 that of TCP.
+pub const FITS_ANYWHERE: usize = 1_180;
+
 /// Where the flags are in a header.
 pub const FLAGS: usize = 13;
 

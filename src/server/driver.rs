@@ -310,7 +310,7 @@ impl<S: Service> ServerDriver<S> {
         let now = connections.clock().now();
         let passed = self.context.take_expired(now);
         for place in &passed {
-            if self.context.has_expired(*place, now)
+            if self.context.take_deadline(*place, now)
                 && let Some(conn) = connections.live_at(*place)
             {
                 self.context.closes_because(CloseReason::Deadline);

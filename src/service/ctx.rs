@@ -172,16 +172,15 @@ impl<S: Default> ShardContext<S> {
         self.deadlines.due(connections.clock()).into_iter().chain(look).min()
     }
 
-    /// The places of some connections whose deadline has passed. Whoever tells the service of them asks
-    /// `has_expired` of each, and gives them back to `told_expired`.
+    /// The places of some connections whose deadline has passed. The service is to be told of each of which `take_deadline`
+    /// says so. Then `told_expired` gets all of them back.
     pub fn take_expired(&mut self, now: Mark) -> Vec<Cursor> {
         self.deadlines.sweep(now, &mut self.passed);
         std::mem::take(&mut self.passed)
     }
 
-    /// Whether the deadline of such a place has passed still, and was neither removed nor set anew since: then it is set no
-    /// longer.
-    pub fn has_expired(&mut self, place: Cursor, now: Mark) -> bool {
+    /// Takes the deadline of such a place. `false` if it was removed since, or set anew.
+    pub fn take_deadline(&mut self, place: Cursor, now: Mark) -> bool {
         self.deadlines.take_passed(place, now)
     }
 

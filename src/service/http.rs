@@ -219,10 +219,7 @@ impl<S: HttpService> Http<S> {
             let is_live = ctx.is_live(conn);
             let goes_on = |row: &&mut Conversation<_>| is_live && row.phase() == Phase::Http && row.awaited().is_none();
             let Some(row) = ctx.state(conn).filter(goes_on) else { continue };
-            let place = row.place();
-            row.set_place(None);
-            row.set_full(false);
-            let bytes = self.requests.taken(place);
+            let bytes = take_kept(&mut self.requests, row);
             ctx.set_deadline(conn, self.limits.kept_time);
             if bytes.is_empty() {
                 continue;
@@ -387,6 +384,14 @@ pub(super) fn keep<T: Default>(
     fault.count(ctx.counters());
     ctx.set_deadline(conn, Some(limits.request_time));
     false
+}
+
+/// Takes what `keep` has kept, as its turn has come.
+pub(super) fn take_kept<T>(requests: &mut Requests, row: &mut Conversation<T>) -> Vec<u8> {
+    let place = row.place();
+    row.set_place(None);
+    row.set_full(false);
+    requests.taken(place)
 }
 
 /// Sends what one receive is answered with: in its own buffer if it fits.

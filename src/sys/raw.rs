@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use super::catcher::MARK;
 use super::{RawAddress, set_option};
 use crate::hibernation::Tuple;
-use crate::hibernation::segment::{self, Segment};
+use crate::hibernation::segment::{self, FITS_ANYWHERE, Segment};
 
 /// Bytes of the headers of IP without options.
 const IPV4_HEADER: usize = 20;
@@ -19,10 +19,6 @@ const SEND_BUFFER: libc::c_int = 4 << 20;
 
 /// Hops that a packet may take: the default of Linux (`ip_default_ttl`, ip(7)).
 const HOPS: u8 = 64;
-
-/// Bytes of payload of a piece that fits any interface: IPv6 demands 1,280 bytes (RFC 8200, 5), of which 40 are its
-/// header and up to 60 that of TCP.
-const PIECE: usize = 1_180;
 
 /// Where a TCP header has its sequence number (RFC 9293, 3.1).
 const SEQUENCE: Range<usize> = 4..8;
@@ -104,7 +100,7 @@ impl RawSender {
         segment::restore(tuple, bytes, whole_len);
         match self.send(tuple.remote.ip(), tuple.local.ip(), bytes) {
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                self.send_pieces(tuple, bytes, whole_len, PIECE)
+                self.send_pieces(tuple, bytes, whole_len, FITS_ANYWHERE)
             }
             sent => sent,
         }

@@ -4,7 +4,7 @@
 //!
 //!     C1M_FAULTY_FOR=10m cargo test --release --test it -- --nocapture faults::both
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn over_the_wire(server: &str, client_options: &str, seed: u64) -> Run {
         let (client, carried) = std::thread::scope(|scope| {
             let peers = scope.spawn(|| {
                 // The wire ends when the client has.
-                let _stop = Stop(&stop);
+                let _stop = SetAtEnd(&stop);
                 in_own_network(|| {
                     let there = wire::end(c"far");
                     network::address(c"far", CLIENT.parse::<std::net::Ipv4Addr>().unwrap(), 24);
@@ -65,15 +65,6 @@ fn over_the_wire(server: &str, client_options: &str, seed: u64) -> Run {
         });
         Run { client, server: server.stop().last_document(), carried }
     })
-}
-
-/// Sets its flag when it is dropped.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// Connections, options of both ends but sleeping, and the time to hold.

@@ -13,26 +13,26 @@ use crate::support::{Server, connected, eventually, free_ports, has_server_names
 mod answers;
 
 /// A client of bytes.
-struct Client {
+pub struct Client {
     stream: TcpStream,
     /// What came behind the last answer.
     rest: Vec<u8>,
 }
 
 impl Client {
-    fn connect(port: u16) -> Client {
+    pub fn connect(port: u16) -> Client {
         let stream = connected(port);
         stream.set_nodelay(true).unwrap();
         Client { stream, rest: Vec::new() }
     }
 
-    fn say(&mut self, text: &str) {
+    pub fn say(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
     /// The next answer: its status, its head, its body, and whether the connection goes on. `has_body` is false for the
     /// answer to HEAD.
-    fn answer(&mut self, has_body: bool) -> (u16, String, Vec<u8>, bool) {
+    pub fn answer(&mut self, has_body: bool) -> (u16, String, Vec<u8>, bool) {
         loop {
             if let Some((head, length)) = ResponseHead::read(&self.rest).unwrap() {
                 let (status, keeps_alive) = (head.status, head.keeps_alive);

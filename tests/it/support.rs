@@ -27,4 +27,4 @@ pub use schema::{
 pub use seccomp::refuse;
 pub use server::{Server, at, server_arguments};
 pub use tls::{Authority, Link, Secure, echo_securely, secure};
-pub use wait::{PATIENCE, eventually, in_ever_longer_times};
+pub use wait::{PATIENCE, SetAtEnd, eventually, in_ever_longer_times};

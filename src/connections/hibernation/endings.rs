@@ -196,10 +196,6 @@ impl<S: Default> Hibernation<S> {
         reason: CloseReason,
     ) {
         let Some(index) = self.asleep(name) else { return };
-        // What was sent goes before the end, as where the kernel has it.
-        if mode != CloseMode::Abort && self.recall(name) {
-            return self.unsent.close_after(name, mode, reason);
-        }
         if self.defer_close(name, mode, reason) {
             return;
         }

@@ -281,8 +281,8 @@ impl<S: Default> Hibernation<S> {
         self.entries.catch_up().map_err(no_memory)?;
         self.host.catch_up();
         // Another process that had them may be gone without having sent what is kept for them.
-        for (at, ..) in &surrendered.unsent {
-            if let Some(index) = self.entries.find(at.0)
+        for (at @ (name, _), ..) in &surrendered.unsent {
+            if let Some(index) = self.entries.find(*name)
                 && self.entries.whereabouts(index) == Whereabouts::Sending
                 && self.said_at(index) == *at
             {
@@ -314,12 +314,12 @@ impl<S: Default> Hibernation<S> {
             let closing = closings.get(&self.said_at(index)).copied();
             self.resume_end(around, index, closing);
         }
-        for (at, bytes, closes) in unsent {
-            if let Some(index) = self.asleep(at.0)
+        for (at @ (name, _), bytes, closes) in unsent {
+            if let Some(index) = self.asleep(name)
                 && self.said_at(index) == at
             {
                 self.entries.move_to(index, Whereabouts::Sending);
-                self.unsent.put(at.0, &bytes, closes.map(Closes::how));
+                self.unsent.put(name, &bytes, closes.map(Closes::how));
             }
         }
         Ok(())

@@ -18,28 +18,22 @@ use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::clock::Mark;
 use crate::hibernation::Checkpoint;
-use crate::hibernation::answer::Answer;
+use crate::hibernation::answer::{self, Answer};
+use crate::hibernation::segment::FITS_ANYWHERE;
 use crate::ring::RingOps;
 use crate::stats::Counters;
 use crate::sys::Patience;
 use crate::token::ConnId;
 
-/// Bytes of a message at most. With its headers it fits a packet of any interface: IPv6 demands 1,280 bytes (RFC 8200, 5),
-/// of which 40 are its own header and 32 that of TCP.
-const LONGEST_MESSAGE: usize = 1_180;
-
-/// Bytes that the option of timestamps takes in each segment (RFC 7323, appendix A).
-const TIMESTAMPS_BYTES: usize = 12;
-
 /// Messages on their way at most. Further ones wake their connections.
 const MOST_IN_FLIGHT: usize = 4_096;
 
-/// An acknowledgement is awaited for so long, and for twice the round-trip time. A peer may delay it by 200 ms
-/// (`TCP_DELACK_MAX`, include/net/tcp.h).
-const PATIENCE: Duration = Duration::from_millis(210);
+/// An acknowledgement is late after this time and two round trips. A peer may delay it by 200 ms (`TCP_DELACK_MAX`,
+/// include/net/tcp.h).
+const LATE_AFTER: Duration = Duration::from_millis(210);
 
 /// The same where the round-trip time is not known (RFC 6298, 2.1).
-const PATIENCE_WITH_UNKNOWN: Duration = Duration::from_secs(1);
+const LATE_WITHOUT_ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// Messages that are recalled in one pass, each of which may wake a connection.
 const RECALLS_PER_PASS: usize = 64;
@@ -47,8 +41,8 @@ const RECALLS_PER_PASS: usize = 64;
 /// An acknowledgement that is late may have been caught already, and wait behind other segments: for so long it may.
 const LONGEST_BEHIND_OTHERS: Duration = Duration::from_millis(50);
 
-/// A shard that let acknowledgements wait looks once more after so long. A processor that has just read that they may wait
-/// may write one down only when they may not any more.
+/// A shard that let acknowledgements wait looks into the ring buffer once more after this time. A processor may have read that
+/// they may wait, and write a record only when they may not any more: that record wakes nobody.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 
 /// Connections that are remembered for the messages that they had lately. If there are more, the first are forgotten early.
@@ -100,7 +94,7 @@ struct Current {
     name: ConnId,
     /// What the driver has sent on it meanwhile.
     reply: Vec<u8>,
-    /// It was woken or closed meanwhile, or could not be.
+    /// It needs a socket after all, or was closed meanwhile.
     is_over: bool,
 }
 
@@ -116,8 +110,9 @@ pub(super) struct Socketless {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     recent: Recent,
     current: Option<Current>,
-    /// How caught segments wake the shard, and when to look for the last time whether any does not.
+    /// How caught segments wake the shard.
     patience: Patience,
+    /// When to look for one that has woken nobody.
     last_look: Option<Mark>,
     /// Empty between uses; kept for their memory.
     reply: Vec<u8>,
@@ -172,19 +167,17 @@ impl Socketless {
     }
 }
 
-/// Bytes that one segment to the peer may have now.
-fn room(checkpoint: &Checkpoint) -> usize {
-    let Checkpoint { negotiated, progress, .. } = checkpoint;
-    let options = if negotiated.timestamp_offset.is_some() { TIMESTAMPS_BYTES } else { 0 };
-    let segment = usize::from(negotiated.mss).saturating_sub(options);
-    LONGEST_MESSAGE.min(segment).min(progress.send_window as usize)
-}
-
 impl<S: Default> Hibernation<S> {
     /// Whether a connection that sleeps can have a message without a socket.
     fn may_stay_asleep(&self, name: ConnId) -> bool {
         let Socketless { is_on, flights, .. } = &self.socketless;
         *is_on && !self.given.freezes() && flights.len() < MOST_IN_FLIGHT && !self.has_unsent(name)
+    }
+
+    /// A connection is to have a message now. Tells whether it had one of that kind within the silence after which it sleeps.
+    fn had_lately<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, which: Had) -> bool {
+        let Socketless { recent, after, .. } = &mut self.socketless;
+        recent.had(index, which, around.clock.now(), *after)
     }
 
     /// A sleeping connection has received what comes next, as this checkpoint has it. Returns its name if the driver may have
@@ -195,9 +188,8 @@ impl<S: Default> Hibernation<S> {
         index: u32,
         checkpoint: &Checkpoint,
     ) -> Option<ConnId> {
-        let (name, now) = (self.entries.name_of(index), around.clock.now());
-        let Socketless { recent, after, .. } = &mut self.socketless;
-        if recent.had(index, Had::Received, now, *after) || !self.may_stay_asleep(name) {
+        let name = self.entries.name_of(index);
+        if !self.may_stay_asleep(name) || self.had_lately(around, index, Had::Received) {
             return None;
         }
         // First: should this process be killed meanwhile, the message is lost, and the connection with it.
@@ -219,8 +211,12 @@ impl<S: Default> Hibernation<S> {
     /// Sends bytes on a connection that sleeps, and sleeps on. While the driver has its message they are collected.
     /// `false` if the connection has to wake for them.
     pub fn send_asleep<R: RingOps>(&mut self, around: &Around<'_, S, R>, name: ConnId, bytes: &[u8]) -> bool {
-        let Some(index) = self.asleep(name).filter(|_| self.socketless.is_on) else { return false };
-        let Some(room) = self.entries.checkpoint(index).map(|checkpoint| room(&checkpoint)) else { return false };
+        if !self.socketless.is_on {
+            return false;
+        }
+        let Some(index) = self.asleep(name) else { return false };
+        let Some(checkpoint) = self.entries.checkpoint(index) else { return false };
+        let room = answer::room(&checkpoint).min(FITS_ANYWHERE);
         if let Some(current) = &mut self.socketless.current
             && current.name == name
         {
@@ -230,12 +226,11 @@ impl<S: Default> Hibernation<S> {
             }
             return fits;
         }
-        let Socketless { recent, after, .. } = &mut self.socketless;
         if self.entries.whereabouts(index) == Whereabouts::Sending
             || bytes.is_empty()
             || bytes.len() > room
-            || recent.had(index, Had::Sent, around.clock.now(), *after)
             || !self.may_stay_asleep(name)
+            || self.had_lately(around, index, Had::Sent)
         {
             return false;
         }
@@ -249,12 +244,11 @@ impl<S: Default> Hibernation<S> {
         true
     }
 
-    /// The driver has had the message of a connection. Sends what was collected, or acknowledges the message.
-    pub fn conclude<R: RingOps>(&mut self, around: &Around<'_, S, R>, name: ConnId) {
+    /// The driver has had the message of a connection that slept on. Sends what was collected, or acknowledges the message.
+    pub fn conclude<R: RingOps>(&mut self, around: &Around<'_, S, R>) {
         let Some(mut current) = self.socketless.current.take() else { return };
-        let index = current.index;
-        let counters = around.parts.counters;
-        if self.asleep(name) == Some(index) {
+        let (name, counters) = (current.name, around.parts.counters);
+        if let Some(index) = self.asleep(name) {
             if current.reply.is_empty() {
                 self.acknowledge_delivery(counters);
                 if !self.has_unsent(name) {
@@ -275,12 +269,9 @@ impl<S: Default> Hibernation<S> {
     fn launch<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, bytes: &[u8], echo: u32) {
         let Some(checkpoint) = self.entries.checkpoint(index) else { return };
         let Checkpoint { tuple, progress, .. } = &checkpoint;
-        // The acknowledgement may be there before the send returns.
-        if self.socketless.patience == Patience::None {
-            self.socketless.last_look = Some(around.clock.now().after(LAST_LOOK));
-            self.set_patience(Patience::Awake);
-        }
-        let now_ms = self.host.timestamp_clock();
+        let (now, now_ms) = (around.clock.now(), self.host.timestamp_clock());
+        // First: the acknowledgement may be there before the send returns.
+        self.set_patience(Patience::Awake, now);
         let Socketless { segment, flights, timers, .. } = &mut self.socketless;
         Answer::message(progress).write_with(&checkpoint, now_ms, echo, bytes, segment);
         match self.host.send(tuple, segment) {
@@ -288,8 +279,7 @@ impl<S: Default> Hibernation<S> {
             // It is as if it was lost on its way.
             Err(_) => self.unanswered += 1,
         }
-        let patience = progress.round_trip.map_or(PATIENCE_WITH_UNKNOWN, |time| PATIENCE + 2 * time);
-        let due = around.clock.now().after(patience);
+        let due = now.after(progress.round_trip.map_or(LATE_WITHOUT_ROUND_TRIP, |time| LATE_AFTER + 2 * time));
         timers.push(Reverse((due, index)));
         flights.insert(index, Flight { bytes: bytes.into(), due });
     }
@@ -334,7 +324,9 @@ impl<S: Default> Hibernation<S> {
             self.recall(self.entries.name_of(index));
         }
         for name in self.unsent.names() {
-            if let Some(index) = self.asleep(name) {
+            if let Some(index) = self.entries.find(name)
+                && self.entries.whereabouts(index) == Whereabouts::Sending
+            {
                 self.entries.move_to(index, Whereabouts::Asleep);
             }
         }
@@ -368,13 +360,13 @@ impl<S: Default> Hibernation<S> {
             true => Patience::Asleep,
             false => Patience::Awake,
         };
+        self.set_patience(patience, now);
+    }
+
+    fn set_patience(&mut self, patience: Patience, now: Mark) {
         if patience != Patience::None {
             self.socketless.last_look = Some(now.after(LAST_LOOK));
         }
-        self.set_patience(patience);
-    }
-
-    fn set_patience(&mut self, patience: Patience) {
         if mem::replace(&mut self.socketless.patience, patience) != patience {
             self.host.set_patience(patience);
         }

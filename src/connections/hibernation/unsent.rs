@@ -56,15 +56,8 @@ impl Unsent {
     }
 
     /// The connections for which something is kept.
-    pub fn names(&self) -> impl Iterator<Item = ConnId> + use<> {
-        self.kept.keys().copied().collect::<Vec<_>>().into_iter()
-    }
-
-    /// Closes a connection once what is kept for it has been sent, unless it is to be closed then already.
-    pub fn close_after(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) {
-        if let Some(kept) = self.kept.get_mut(&name) {
-            kept.closes.get_or_insert((mode, reason));
-        }
+    pub fn names(&self) -> impl Iterator<Item = ConnId> {
+        self.kept.keys().copied()
     }
 
     /// For how many connections something is kept.
@@ -160,14 +153,14 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Closes a connection that is to be told more only once that has been sent; until then it is sent nothing more. `false`
-    /// if nothing is kept for it, or if it is to be closed at once: then it is closed now.
+    /// if nothing is kept for it, or if it is to be closed at once: then it is closed now. What it was sent without a socket goes
+    /// before its end all the same, as what the kernel has does, but for a reset.
     pub(super) fn defer_close(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> bool {
-        let in_order = matches!(mode, CloseMode::Graceful | CloseMode::Lingering);
-        let defers = in_order && self.unsent.kept.contains_key(&name);
-        if defers {
-            self.unsent.close_after(name, mode, reason);
-        }
-        defers
+        let was_sent = mode != CloseMode::Abort && self.recall(name);
+        let defers = was_sent || matches!(mode, CloseMode::Graceful | CloseMode::Lingering);
+        let Some(kept) = self.unsent.kept.get_mut(&name).filter(|_| defers) else { return false };
+        kept.closes.get_or_insert((mode, reason));
+        true
     }
 
     /// Whether something is kept for a connection of this process.

@@ -162,10 +162,7 @@ impl<S: WebSocketService> WebSocket<S> {
     /// Answers the requests that have waited until the answers before them were sent.
     fn go_on(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId) {
         let Some(row) = ctx.state(conn) else { return };
-        let place = row.place();
-        row.set_place(None);
-        row.set_full(false);
-        let mut bytes = self.requests.taken(place);
+        let mut bytes = http::take_kept(&mut self.requests, row);
         ctx.set_deadline(conn, self.pen.limits.http.kept_time);
         if let Reply::Back(range) = self.received(ctx, conn, &mut bytes) {
             ctx.send(conn, &bytes[range]);

@@ -87,12 +87,14 @@ const LONGEST_HEADER: i32 = 60;
 const NO_WAKEUP: i32 = 1;
 pub const FORCE_WAKEUP: i32 = 2;
 
-/// Where the words are that this process shares with the programs: in the first cache line how many transits are under
-/// way, and then for each shard, in a cache line of its own, how many segments were dropped, how many RSTs were among them, and
-/// whether bare acknowledgements need not wake it: then the flag of all other records with `PATIENT` added. The first line has a word for
-/// each of eight processes that use the catcher one after the other: the transits of one that was killed end with its
-/// sockets, and its word is not looked at any more.
+/// Bytes of a cache line, in which this process shares words with the programs. The first line says how many transits are
+/// under way. It has a word for each of eight processes that use the catcher one after the other: the transits of one that was
+/// killed end with its sockets, and its word is not looked at any more. Behind it each shard has a line of its own.
 pub const LINE: usize = 64;
+
+/// Words of a shard's line, by their place in bytes: how many segments were dropped, how many RSTs were among them, and how
+/// caught segments wake the shard. That is the flag of their records, with `PATIENT` added where bare acknowledgements do not
+/// wake it.
 pub const DROPPED_AT: usize = 0;
 pub const RESETS_AT: usize = size_of::<u64>();
 pub const PATIENT_AT: usize = 2 * size_of::<u64>();
@@ -177,9 +179,8 @@ impl Maps<'_> {
         let mut fits = Label::default();
         program.jump_if_below(9, large - RECORD_HEADER, &mut fits).set(9, large - RECORD_HEADER).here(fits);
         fill(program, large, &mut full, &mut end);
-        program.here(full).copy(1, 6).set(2, FLAGS).copy(3, FRAME).add(3, KEY.into()).set(4, 2);
-        program.call(helper::SKB_LOAD_BYTES);
-        program.multiply(7, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 7);
+        load_flags(program.here(full));
+        self.find_words(program);
         program.set(2, 1).atomic(ADD, 1, DROPPED_AT as i16, 2);
         program.load_16(3, FRAME, KEY).and(3, RST).jump_if(3, 0, &mut end);
         program.set(2, 1).atomic(ADD, 1, RESETS_AT as i16, 2).here(end).exit(0);
@@ -188,14 +189,19 @@ impl Maps<'_> {
     /// Decides how the record of the segment wakes the shard in register 7.
     fn choose_wake_up(&self, program: &mut Program) {
         let mut chosen = Label::default();
-        program.copy(2, 7).multiply(2, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 2);
+        self.find_words(program);
         program.load_64(2, 1, PATIENT_AT as i16).copy(3, 2).and(3, FORCE_WAKEUP).store_32(FRAME, WAKE_UP, 3);
         program.jump_if(2, 0, &mut chosen).jump_if_above(9, LONGEST_HEADER, &mut chosen);
-        program.copy(1, 6).set(2, FLAGS).copy(3, FRAME).add(3, KEY.into()).set(4, 2).call(helper::SKB_LOAD_BYTES);
+        load_flags(program);
         // The length of the header in the upper four bits, in units of 4 bytes, is that of the segment.
         program.load_16(2, FRAME, KEY).network_order_16(2).copy(3, 9).shift_left(3, 10).add(3, ACK);
         program.xor_register(2, 3).jump_unless(2, 0, &mut chosen);
         program.set(3, NO_WAKEUP).store_32(FRAME, WAKE_UP, 3).here(chosen);
+    }
+
+    /// Puts the address of the words of the shard in register 7 into register 1.
+    fn find_words(&self, program: &mut Program) {
+        program.copy(2, 7).multiply(2, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 2);
     }
 
     /// The program that finds the sockets of segments: for a connection in the table it is the sink of its family.
@@ -229,6 +235,11 @@ impl Maps<'_> {
 /// The places of the sinks in their map.
 pub const SINK_V4: i32 = 0;
 pub const SINK_V6: i32 = 1;
+
+/// Loads the two bytes of a segment's header that have its length and its flags to `KEY`.
+fn load_flags(program: &mut Program) {
+    program.copy(1, 6).set(2, FLAGS).copy(3, FRAME).add(3, KEY.into()).set(4, 2).call(helper::SKB_LOAD_BYTES);
+}
 
 /// Loads the addresses and the ports of a segment onto the stack.
 fn load_ends(program: &mut Program, (at, bytes): (i32, i32), ports: i16, miss: &mut Label) {

@@ -1,5 +1,6 @@
 //! Waiting for a condition.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The most time that a condition may take before its test fails. It is generous, because machines are shared.
@@ -19,4 +20,13 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn in_ever_longer_times<T>(what: &str, attempt: impl FnMut(u64) -> Option<T>) -> T {
     const SECONDS: [u64; 3] = [2, 8, 32];
     SECONDS.into_iter().find_map(attempt).unwrap_or_else(|| panic!("not within any of {SECONDS:?} s: {what}"))
+}
+
+/// Sets its flag when it is dropped, and so when its test fails too.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }

@@ -1,13 +1,13 @@
 //! Answers of HTTP that come while connections leave for a later server.
 
-use std::io::{BufRead, BufReader};
-
 use c1m::http::{Http, HttpCtx, HttpService, Request, Response};
 use c1m::{ConnId, Cores, Ports, Server as Library, ServerEvent};
 
 use super::*;
+use crate::http::Client;
 
-/// `/wait` waits. The first of those that leave has the others answered, and the rest is answered once somebody says so.
+/// A request for `/wait` waits for its answer. The first of its connections that leaves has the others answered. A request for
+/// `/say` has those answered that wait then.
 #[derive(Default)]
 struct Neighbours(Vec<ConnId>);
 
@@ -44,19 +44,9 @@ impl HttpService for Neighbours {
     }
 }
 
-/// Reads an answer, and returns its body.
-fn body(reader: &mut BufReader<TcpStream>) -> String {
-    let (mut line, mut length) = (String::new(), 0);
-    while line != "\r\n" {
-        line.clear();
-        assert!(reader.read_line(&mut line).unwrap() > 0, "the end");
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim_end().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    String::from_utf8(body).unwrap()
+/// The body of the next answer.
+fn body(client: &mut Client) -> String {
+    String::from_utf8(client.answer(true).2).unwrap()
 }
 
 /// A connection whose answer is given while another one leaves goes on with what it has asked behind it.
@@ -72,9 +62,9 @@ fn an_answer_given_while_a_neighbour_leaves_is_followed_by_the_next() {
         };
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
         let first = start();
-        let mut clients = [(); 3].map(|()| BufReader::new(connected(9_000)));
+        let mut clients = [(); 3].map(|()| Client::connect(9_000));
         for client in &mut clients {
-            client.get_mut().write_all([get("/wait"), get("/behind")].concat().as_bytes()).unwrap();
+            client.say(&[get("/wait"), get("/behind")].concat());
         }
         eventually("all wait", || first.counters()[0].requests == 3);
         let second = start();
@@ -82,8 +72,8 @@ fn an_answer_given_while_a_neighbour_leaves_is_followed_by_the_next() {
             first.events().try_iter().any(|event| event == ServerEvent::HandedOver)
         });
         first.join().unwrap();
-        let mut other = BufReader::new(connected(9_000));
-        other.get_mut().write_all(get("/say").as_bytes()).unwrap();
+        let mut other = Client::connect(9_000);
+        other.say(&get("/say"));
         assert_eq!(body(&mut other), "/say");
         let mut answers = clients.each_mut().map(|client| [body(client), body(client)]);
         answers.sort();

@@ -43,7 +43,7 @@ fn is_full(more: &str) {
     let over = AtomicBool::new(false);
     let next = std::thread::scope(|scope| {
         // Whatever fails below, the clients end.
-        let _ends = Ends(&over);
+        let _ends = SetAtEnd(&over);
         for number in 0..RETRYING {
             let at = SocketAddr::new(house.ip, house.port + number as u16 % house.ports);
             scope.spawn({
@@ -58,15 +58,6 @@ fn is_full(more: &str) {
     assert_eq!(number(&ready(&next.running), "taken_over"), MOST as u64);
     assert_eq!(server.running.wait().code(), 0);
     next.stop();
-}
-
-/// Sets a flag when it is dropped.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test(Network)]

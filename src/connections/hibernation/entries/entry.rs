@@ -11,25 +11,25 @@ use crate::hibernation::round_trip::RoundTrip;
 pub enum Whereabouts {
     /// The entry has no connection.
     #[default]
-    Free = 0,
+    Free,
     /// It has a slot, and a socket.
-    Awake = 1,
+    Awake,
     /// It has a slot and a socket, and is in the catcher's table: it is being put to sleep.
-    Drowsy = 2,
+    Drowsy,
     /// It was drowsy and has something to do again. It will not be put to sleep now.
-    Roused = 3,
+    Roused,
     /// It sleeps.
-    Asleep = 4,
-    /// It sleeps, and something is on its way to its peer that only this process can send again. Should this process be
-    /// killed, the connection is lost.
-    Sending = 8,
+    Asleep,
     /// It slept, and one side has ended it. Its FIN is to be acknowledged yet. The driver knows it no more.
-    Ending = 5,
+    Ending,
     /// It has a slot and a socket in one of two processes, of which the other has the sleeping connections: they are
     /// being handed over.
-    Away = 6,
+    Away,
     /// It was away, and has ended. The other process has the list of free entries, and adds this one to it once.
-    Over = 7,
+    Over,
+    /// It sleeps, and something is on its way to its peer that only this process can send again. Should this process be
+    /// killed, the connection is lost.
+    Sending,
 }
 
 impl Whereabouts {

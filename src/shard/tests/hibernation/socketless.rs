@@ -3,18 +3,23 @@
 use super::*;
 
 impl Night {
-    /// Short messages need no socket.
-    fn without_sockets(&mut self) {
+    /// The same, in which short messages need no socket.
+    fn without_sockets(mut self) -> Night {
         self.config.hibernation.as_mut().expect("they sleep").socketless = true;
+        self
     }
 }
 
-/// A night of so many peers that have all slept, and whose sockets cannot be made again.
-fn without_wakes(seed: u64, peers: usize) -> (Night, std::ops::Range<usize>) {
-    let mut catcher = Catcher::default();
-    catcher.faults.restore = 1;
-    let mut night = Night::new(seed, peers as u32, peers as u32 + ACCEPTS as u32, catcher);
-    night.without_sockets();
+/// A night of one peer. Short messages need no socket.
+fn one(seed: u64, catcher: Catcher) -> (Night, usize) {
+    let night = Night::new(seed, 3, 40, catcher).without_sockets();
+    let peer = night.come(1, Duration::ZERO, MILLI).start;
+    (night, peer)
+}
+
+/// A night of so many peers, all of which may be awake at once. Short messages need no socket.
+fn crowd(seed: u64, peers: usize, catcher: Catcher) -> (Night, std::ops::Range<usize>) {
+    let night = Night::new(seed, peers as u32, peers as u32 + ACCEPTS as u32, catcher).without_sockets();
     let peers = night.come(peers, Duration::ZERO, MILLI / 10);
     (night, peers)
 }
@@ -24,7 +29,9 @@ fn without_wakes(seed: u64, peers: usize) -> (Night, std::ops::Range<usize>) {
 fn short_messages_of_sleepers_need_no_socket() {
     const PEERS: u64 = 50;
     with_seeds(4, |seed| {
-        let (night, peers) = without_wakes(seed, PEERS as usize);
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 1;
+        let (night, peers) = crowd(seed, PEERS as usize, catcher);
         for round in 0..3 {
             for peer in peers.clone() {
                 night.say(SECOND * (1 + round), peer, 20);
@@ -49,9 +56,7 @@ fn short_messages_of_sleepers_need_no_socket() {
 #[test]
 fn the_second_message_in_a_short_time_wakes() {
     with_seeds(4, |seed| {
-        let mut night = Night::new(seed, 3, 40, Catcher::default());
-        night.without_sockets();
-        let peer = night.come(1, Duration::ZERO, MILLI).start;
+        let (night, peer) = one(seed, Catcher::default());
         for at in [SECOND, SECOND + AFTER / 2, 3 * SECOND] {
             night.say(at, peer, 10);
         }
@@ -66,9 +71,7 @@ fn the_second_message_in_a_short_time_wakes() {
 fn long_messages_wake() {
     with_seeds(4, |seed| {
         for (bytes, without) in [(400, 1), (1_181, 0), (20_000, 0)] {
-            let mut night = Night::new(seed, 3, 40, Catcher::default());
-            night.without_sockets();
-            let peer = night.come(1, Duration::ZERO, MILLI).start;
+            let (night, peer) = one(seed, Catcher::default());
             night.say(SECOND, peer, bytes);
             let (machine, seen) = night.run(3 * SECOND);
             assert_eq!(missing(&machine, peer), 0, "{bytes} bytes");
@@ -86,9 +89,7 @@ fn answers_that_are_lost_come_again() {
     with_seeds(4, |seed| {
         let mut catcher = Catcher::default();
         catcher.network.lost = 4;
-        let mut night = Night::new(seed, PEERS as u32, PEERS as u32 + ACCEPTS as u32, catcher);
-        night.without_sockets();
-        let peers = night.come(PEERS, Duration::ZERO, MILLI / 10);
+        let (night, peers) = crowd(seed, PEERS, catcher);
         for (nth, peer) in peers.clone().enumerate() {
             night.say(SECOND + MILLI * nth as u32, peer, 10);
         }
@@ -108,9 +109,7 @@ fn what_was_sent_goes_before_the_end() {
             for after in [0, 1, 50, 400] {
                 let mut catcher = Catcher::default();
                 catcher.network.lost = [0, 3][seed as usize % 2];
-                let mut night = Night::new(seed, 3, 40, catcher);
-                night.without_sockets();
-                let peer = night.come(1, Duration::ZERO, MILLI).start;
+                let (night, peer) = one(seed, catcher);
                 night.command(2 * MILLI, Command::Collect);
                 night.say(SECOND, peer, 10);
                 night.command(30 * SECOND, Command::Push(1));
@@ -130,10 +129,8 @@ fn a_handover_loses_nothing_that_is_on_its_way() {
     with_seeds(8, |seed| {
         let mut catcher = Catcher::default();
         catcher.network.lost = 3;
-        let mut night = Night::new(seed, PEERS as u32, PEERS as u32 + ACCEPTS as u32, catcher);
-        night.without_sockets();
+        let (mut night, peers) = crowd(seed, PEERS, catcher);
         night.share_entries();
-        let peers = night.come(PEERS, Duration::ZERO, MILLI / 10);
         night.command(10 * MILLI, Command::Collect);
         for peer in peers.clone() {
             night.say(10 * SECOND, peer, 10);
@@ -169,8 +166,7 @@ fn conversation(seed: u64) -> Kept {
     catcher.network = Network { lost: rare(), twice: rare(), jitter: MILLI * (seed % 3) as u32, never_closes: false };
     catcher.records = [30, 4_096][chance.below(2)];
     let slots = [10, PEERS as u32][chance.below(2)];
-    let mut night = Night::new(seed, slots, PEERS as u32 + ACCEPTS as u32, catcher);
-    night.without_sockets();
+    let night = Night::new(seed, slots, PEERS as u32 + ACCEPTS as u32, catcher).without_sockets();
     let peers = night.come(PEERS, Duration::ZERO, 20 * MILLI);
     for peer in peers.clone() {
         let mut at = chance.time(SECOND);
