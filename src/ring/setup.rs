@@ -55,7 +55,23 @@ pub(super) fn open(queues: Queues, work: TaskWork) -> Result<IoUring> {
 }
 
 /// Checks that this process may use io_uring here, with every operation in `REQUIRED`. Returns the kernel's quirks.
+///
+/// The kernel ends a dropped ring later, and interrupts the thread that opened it for that: a blocking read with a timeout
+/// fails with EINTR. So a thread of its own opens the rings of the probe. Where the host allows no further thread, the caller's
+/// does, and the check of threads that follows says so.
 pub fn probe() -> Result<Quirks> {
+    std::thread::scope(|scope| {
+        let helper = std::thread::Builder::new().name("c1m-probe".to_owned()).spawn_scoped(scope, try_rings);
+        match helper.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(found)) => found,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_no_thread) => try_rings(),
+        }
+    })
+}
+
+/// The probe itself, with rings that this thread opens.
+fn try_rings() -> Result<Quirks> {
     let quirks = quirks()?;
     let uring = open(Queues { submissions: 8, completions: 16 }, quirks.work)?;
     let mut probe = Probe::new();

@@ -357,3 +357,15 @@ fn a_flag_that_is_set_in_vain_is_cleared() {
 fn this_host_has_every_operation() {
     probe().unwrap();
 }
+
+/// The kernel ends a ring behind the back of the thread that opened it, and interrupts that thread for it. An embedder's own
+/// thread starts a server, and its reads must not fail for that.
+#[test]
+fn a_probe_interrupts_no_read_of_its_caller() {
+    let (mut reader, _writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    reader.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    for round in 0..20 {
+        probe().unwrap();
+        assert_eq!(reader.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "round {round}");
+    }
+}
