@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use c1m::{
-    Broadcast, CloseReason, ConnId, Ctx, Mailbox, Members, PortSharing, Ports, Reply, Result, Server, ServerEvent,
-    Service, ShardInfo,
+    Broadcast, CloseReason, ConnId, Ctx, Mailbox, Members, PortSharing, Ports, Reply, Result, Server, Service,
+    ShardInfo,
 };
 
 /// Longest line, and longest name of a person or a room, in bytes. A longer line closes the connection.
@@ -185,12 +185,7 @@ fn main() -> Result<()> {
     let server = builder.max_connections(100_000).start(|shard| Chat::new(&shard))?;
     println!("ready on port {port}, {} shards", server.mailbox().shards());
     // Serves until a shard fails; Ctrl-C ends the process.
-    for event in server.events().iter() {
-        match event {
-            ServerEvent::ShardEnded(_) => break,
-            other => eprintln!("{other:?}"),
-        }
-    }
+    server.wait(|event| eprintln!("{event:?}"));
     server.stop();
     server.join().map(drop)
 }

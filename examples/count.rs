@@ -3,7 +3,7 @@
 //!     cargo run --release --example count -- 9000
 //!     nc 127.0.0.1 9000
 
-use c1m::{ConnId, Ctx, PortSharing, Ports, Reply, Server, ServerEvent, Service};
+use c1m::{ConnId, Ctx, PortSharing, Ports, Reply, Server, Service};
 
 struct Count;
 
@@ -27,12 +27,7 @@ fn main() -> c1m::Result<()> {
     let server = builder.max_connections(100_000).start(|_shard| Count)?;
     println!("ready on port {port}");
     // Serves until a shard fails; Ctrl-C ends the process.
-    for event in server.events().iter() {
-        match event {
-            ServerEvent::ShardEnded(_) => break,
-            other => eprintln!("{other:?}"),
-        }
-    }
+    server.wait(|event| eprintln!("{event:?}"));
     server.stop();
     server.join().map(drop)
 }

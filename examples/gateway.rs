@@ -22,8 +22,8 @@ use std::thread;
 use std::time::Duration;
 
 use c1m::{
-    CloseMode, CloseReason, ConnId, CounterId, Ctx, Mailbox, PortSharing, Ports, Reply, Result, Server, ServerEvent,
-    Service, ShardInfo,
+    CloseMode, CloseReason, ConnId, CounterId, Ctx, Mailbox, PortSharing, Ports, Reply, Result, Server, Service,
+    ShardInfo,
 };
 
 /// Bytes of a frame at most, without its length. A longer one closes the connection.
@@ -180,7 +180,7 @@ impl Gateway {
     /// A login was checked. Returns false if the connection is to be closed.
     fn checked(&mut self, ctx: &mut Ctx<'_, Session>, conn: ConnId, user: Box<str>, is_right: bool) -> bool {
         // The connection may have ended meanwhile.
-        if ctx.idle(conn).is_none() {
+        if !ctx.is_open(conn) {
             return true;
         }
         if !is_right {
@@ -330,12 +330,7 @@ fn main() -> Result<()> {
     thread::spawn(move || check_logins(to_check, mailbox));
     println!("ready on port {port}, metrics: {}", server.metrics_url().as_deref().unwrap_or("none"));
     // Serves until a shard fails; Ctrl-C ends the process.
-    for event in server.events().iter() {
-        match event {
-            ServerEvent::ShardEnded(_) => break,
-            other => eprintln!("{other:?}"),
-        }
-    }
+    server.wait(|event| eprintln!("{event:?}"));
     server.stop();
     server.join().map(drop)
 }

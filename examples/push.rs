@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use c1m::{
     Broadcast, CloseReason, ConnId, CounterId, Ctx, Mailbox, Members, PortSharing, Ports, Reply, Result, Server,
-    ServerEvent, Service, ShardInfo,
+    Service, ShardInfo,
 };
 
 /// Longest line in bytes; a connection that sends a longer one is closed.
@@ -104,12 +104,7 @@ fn main() -> Result<()> {
     let server = builder.max_connections(100_000).start(move |shard| Push::new(&shard, lost))?;
     println!("ready on port {port}, {} shards", server.mailbox().shards());
     // Serves until a shard fails; Ctrl-C ends the process.
-    for event in server.events().iter() {
-        match event {
-            ServerEvent::ShardEnded(_) => break,
-            other => eprintln!("{other:?}"),
-        }
-    }
+    server.wait(|event| eprintln!("{event:?}"));
     server.stop();
     server.join().map(drop)
 }

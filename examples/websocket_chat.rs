@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use c1m::http::{Request, Response};
 use c1m::websocket::{Answer, CloseCode, Ending, Frame, Upgrade, WebSocket, WebSocketCtx, WebSocketService};
-use c1m::{Broadcast, ConnId, Mailbox, Members, PortSharing, Ports, Result, Server, ServerEvent, ShardInfo};
+use c1m::{Broadcast, ConnId, Mailbox, Members, PortSharing, Ports, Result, Server, ShardInfo};
 
 /// Longest name of a guest or a room, in bytes.
 const NAME: usize = 32;
@@ -137,12 +137,7 @@ fn main() -> Result<()> {
     let server = builder.max_connections(100_000).start(|shard| WebSocket::new(Chat::new(&shard)))?;
     println!("ready on port {port}, {} shards", server.mailbox().shards());
     // Serves until a shard fails; Ctrl-C ends the process.
-    for event in server.events().iter() {
-        match event {
-            ServerEvent::ShardEnded(_) => break,
-            other => eprintln!("{other:?}"),
-        }
-    }
+    server.wait(|event| eprintln!("{event:?}"));
     server.stop();
     server.join().map(drop)
 }

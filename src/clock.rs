@@ -91,6 +91,7 @@ impl Clock {
     }
 
     /// A clock that begins with a look, and asks this account for the time in which its owner waited for a processor.
+    #[cfg(test)]
     pub fn with_account(now: Instant, account: Arc<dyn WaitAccount>) -> Clock {
         Clock::with(now, Some(account))
     }

@@ -422,7 +422,7 @@ fn below_a_root(act: impl FnOnce(&Path, &Host)) {
 /// A head that is not answered yet stays short.
 pub fn request(bytes: &[u8]) {
     let whole = http::read(bytes);
-    assert!(whole.is_some() || bytes.len() < http::LONGEST_HEAD);
+    assert!(whole.is_some() || bytes.len() < crate::protocol::http::LONGEST_HEAD);
     let cut = (0..bytes.len()).find_map(|length| http::read(&bytes[..length])).or(whole);
     assert_eq!(cut.map(|(_, reply)| reply), whole.map(|(_, reply)| reply));
     let Some((length, reply)) = whole else { return };

@@ -12,7 +12,7 @@
 //! A [`Service`] says what a server does with the bytes of its connections. Each shard has a service of its own.
 //!
 //! ```no_run
-//! use c1m::{ConnId, Ctx, Reply, Server, ServerEvent, Service};
+//! use c1m::{ConnId, Ctx, Reply, Server, Service};
 //!
 //! /// Answers every message with the number of bytes that its connection has sent so far.
 //! struct Count;
@@ -32,8 +32,8 @@
 //!
 //! # fn main() -> c1m::Result<()> {
 //! let server = Server::builder().start(|_shard| Count)?;
-//! // Until a shard fails. The events of other kinds are no reason to stop.
-//! let _ = server.events().iter().find(|event| matches!(event, ServerEvent::ShardEnded(_)));
+//! // Serves until a shard fails.
+//! server.wait(drop);
 //! server.stop();
 //! server.join()?;
 //! # Ok(())
@@ -99,7 +99,7 @@ pub mod internal {
     pub mod failure;
     pub mod format;
     #[cfg(all(any(test, fuzzing), feature = "cli"))]
-    #[allow(clippy::unwrap_used, clippy::panic, reason = "a property that does not hold ends its test")]
+    #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a property that does not hold ends its test")]
     pub mod fuzz;
     pub mod hibernation;
     pub mod host;

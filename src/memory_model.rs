@@ -24,13 +24,14 @@ mod tls;
 
 use std::collections::BTreeMap;
 
+use crate::constants::PAGE_BYTES;
 use crate::plan::{IdleBackend, Layers, ShardPlan, caught_bytes, largest};
 use crate::tls_version::TlsVersion;
 
 pub use tls::HANDSHAKE_BYTES;
 
 /// Bytes of a page on the supported machines.
-const PAGE: f64 = 4096.0;
+const PAGE: f64 = PAGE_BYTES as f64;
 
 /// An end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,8 +288,8 @@ impl PerEnd {
 /// above one page counts as one page.
 fn kmalloc(bytes: u64) -> f64 {
     let classes = [8, 16, 32, 64, 96, 128, 192, 256];
-    let larger = || bytes.min(4096).next_power_of_two();
-    PAGE / (4096 / classes.into_iter().find(|class| *class >= bytes).unwrap_or_else(larger)) as f64
+    let larger = || bytes.min(PAGE_BYTES).next_power_of_two();
+    PAGE / (PAGE_BYTES / classes.into_iter().find(|class| *class >= bytes).unwrap_or_else(larger)) as f64
 }
 
 /// Bytes of c1m's entry for a sleeping connection: both addresses and ports, sequence numbers, windows, the timestamps'

@@ -369,6 +369,18 @@ impl<M> Server<M> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until the server is to be stopped: until one of its shards has ended, which `join` explains, or a later server
+    /// has taken all over. Events of other kinds are no reason to stop; `tell` is given them. It returns at once if the builder
+    /// was given `on_event`, which gets all events.
+    pub fn wait(&self, mut tell: impl FnMut(ServerEvent)) {
+        for event in self.events().iter() {
+            match event {
+                ServerEvent::ShardEnded(_) | ServerEvent::HandedOver => return,
+                other => tell(other),
+            }
+        }
+    }
+
     /// The way to all shards, for threads outside the server.
     pub fn mailbox(&self) -> Mailbox<M> {
         self.mailbox.clone()

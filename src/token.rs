@@ -75,7 +75,9 @@ pub struct Token {
 }
 
 const GENERATION_SHIFT: u32 = SLOT_BITS;
-const OPERATION_SHIFT: u32 = SLOT_BITS + 32;
+/// Behind the generation of 32 bits a token has its operation, and a `ConnId` its ring.
+const OPERATION_SHIFT: u32 = SLOT_BITS + u32::BITS;
+const RING_SHIFT: u32 = OPERATION_SHIFT;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 
 impl Token {
@@ -110,7 +112,7 @@ impl ConnId {
     #[doc(hidden)]
     pub fn new(ring: usize, slot: u32, generation: u32) -> ConnId {
         debug_assert!(ring < RINGS_PER_SHARD);
-        ConnId((ring as u64) << 52 | u64::from(generation) << SLOT_BITS | u64::from(slot))
+        ConnId((ring as u64) << RING_SHIFT | u64::from(generation) << GENERATION_SHIFT | u64::from(slot))
     }
 
     /// As one number, for another process.
@@ -126,7 +128,7 @@ impl ConnId {
     /// The number of the shard's ring that holds the connection.
     #[doc(hidden)]
     pub fn ring(self) -> usize {
-        (self.0 >> 52) as usize
+        (self.0 >> RING_SHIFT) as usize
     }
 
     /// Its place in that ring's descriptor table, below 2^20.

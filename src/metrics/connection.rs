@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use rustix::event::PollFlags;
 
-use super::http::{self, LONGEST_HEAD, Reply, Status};
+use super::http::{self, Reply, Status};
 use crate::clock::Mark;
+use crate::protocol::http::LONGEST_HEAD;
 
 /// The most time a request may take from its first byte to its last, and an answer may take to be read. Prometheus
 /// itself gives up a scrape after 10 s.

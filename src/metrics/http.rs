@@ -6,13 +6,7 @@ use std::time::SystemTime;
 use httparse::Header;
 use httpdate::fmt_http_date;
 
-use crate::protocol::http::names_a_version;
-
-/// The most bytes of a request's head.
-pub const LONGEST_HEAD: usize = 16 * 1024;
-
-/// The most header fields of a request.
-const MOST_FIELDS: usize = 64;
+use crate::protocol::http::{LONGEST_HEAD, MOST_FIELDS, names_a_version};
 
 /// The path of the metrics. There is nothing at any other path.
 pub const PATH: &str = "/metrics";

@@ -94,7 +94,7 @@ pub(super) fn remarks(fanout: &FanoutDocument) -> Vec<String> {
 /// The publications to show, in their order.
 pub(super) fn shown(all: &[PublicationDocument]) -> Vec<&PublicationDocument> {
     let mut shown: Vec<&PublicationDocument> = all.iter().collect();
-    let is_well = |one: &PublicationDocument| one.intended_seconds.is_some() && one.receipts.is_exact();
+    let is_well = |one: &PublicationDocument| one.intended_seconds.is_some() && one.receipts.has_no_fault();
     shown.sort_by_key(|one| (is_well(one), std::cmp::Reverse(one.last_us)));
     shown.truncate(SHOWN);
     shown.sort_by_key(|one| one.number);

@@ -191,10 +191,8 @@ fn listed(counts: &[(&str, u64)]) -> String {
 
 /// One line for what became of sleeping connections, and one for the segments that came for them.
 fn hibernation(out: &mut String, slept: &HibernationDocument) {
-    let named = slept.named();
-    let (connections, segments) = named.split_at(5);
-    let _ = writeln!(out, "sleeping connections: {}", listed(connections));
-    let _ = writeln!(out, "for them: {}", listed(segments));
+    let _ = writeln!(out, "sleeping connections: {}", listed(&slept.connections()));
+    let _ = writeln!(out, "for them: {}", listed(&slept.segments()));
     if let Some(wakes) = slept.wakes() {
         let figures: Vec<_> = wakes.iter().map(|(name, us)| format!("{name} {}", time(*us))).collect();
         let _ = writeln!(out, "from the segment to the wake: {}", figures.join(", "));
@@ -317,5 +315,21 @@ mod tests {
         histogram(&mut out, &latency);
         assert!(out.contains("up to    5us") && out.contains("up to   50us") && out.contains("60.00 %  3"), "{out}");
         assert_eq!(out.lines().filter(|line| line.contains('%')).count(), 10, "{out}");
+    }
+
+    #[test]
+    fn what_became_of_sleepers_reads_as_in_the_guide() {
+        let ten_million = HibernationDocument {
+            asleep: 9_999_488,
+            hibernated: 20_000_000,
+            woken_by_peer: 10_000_000,
+            stayed_awake: 512,
+            segments_caught: 10_000_000,
+            ..HibernationDocument::default()
+        };
+        let mut out = String::new();
+        hibernation(&mut out, &ten_million);
+        let guide = include_str!("../../docs/guide/hibernation.md");
+        assert!(guide.contains(&out), "{out}");
     }
 }

@@ -197,8 +197,8 @@ impl ReceiptsDocument {
         }
     }
 
-    /// Whether there are none but subscribers that got it once, or were lost.
-    pub fn is_exact(&self) -> bool {
+    /// Whether no subscriber missed it, got it twice or too late. Subscribers that are still awaited are no fault.
+    pub fn has_no_fault(&self) -> bool {
         self.twice == 0 && self.missed == 0 && self.late == 0
     }
 }

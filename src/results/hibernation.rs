@@ -72,8 +72,8 @@ impl HibernationDocument {
         Ok(HibernationDocument { wake_latency_us: document, ..self })
     }
 
-    /// Each count with its name, in the order in which they are shown.
-    pub fn named(&self) -> [(&'static str, u64); 11] {
+    /// What became of connections: each count with its name, in the order in which they are shown.
+    pub fn connections(&self) -> [(&'static str, u64); 6] {
         [
             ("asleep at the end", self.asleep),
             ("put to sleep", self.hibernated),
@@ -81,6 +81,12 @@ impl HibernationDocument {
             ("woken to send", self.woken_by_send),
             ("of both without a socket", self.woken_without_socket),
             ("stayed awake", self.stayed_awake),
+        ]
+    }
+
+    /// What became of the segments that came for them, likewise.
+    pub fn segments(&self) -> [(&'static str, u64); 5] {
+        [
             ("segments caught", self.segments_caught),
             ("answered asleep", self.segments_answered),
             ("malformed", self.segments_malformed),

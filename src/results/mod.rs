@@ -272,7 +272,7 @@ pub struct ServerSummary {
     pub shards: Vec<ServerShard>,
     /// Connections that were live when the server was told to stop.
     pub live_at_stop: u64,
-    /// The most connections seen at once, at the end of any stats interval.
+    /// The most connections that were live at one moment.
     pub peak_live: u64,
     /// The limit on memory for which the server last refused connections, as a line; `None` if it refused none.
     pub memory_wall: Option<String>,

@@ -157,15 +157,15 @@ pub(super) type EventSink = Arc<dyn Fn(ServerEvent) + Send + Sync>;
 ///
 /// ```no_run
 /// # fn main() -> c1m::Result<()> {
-/// use c1m::{Cores, Echo, Ports, Server, ServerEvent};
+/// use c1m::{Cores, Echo, Ports, Server};
 ///
 /// let server = Server::builder()
 ///     .ports(Ports::new(8888, 100)?)
 ///     .cores(Cores::Count(2))
 ///     .max_connections(1_000_000)
 ///     .start(|_shard| Echo)?;
-/// // Until a shard fails. The events of other kinds are no reason to stop.
-/// let _ = server.events().iter().find(|event| matches!(event, ServerEvent::ShardEnded(_)));
+/// // Serves until a shard fails.
+/// server.wait(drop);
 /// server.stop();
 /// server.join()?;
 /// # Ok(())

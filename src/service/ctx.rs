@@ -232,8 +232,13 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.counters().live.get()
     }
 
+    /// Whether a connection is open. It may have ended since another thread was asked about it, or within this very call.
+    pub fn is_open(&mut self, conn: ConnId) -> bool {
+        self.connections.is_live(conn)
+    }
+
     /// The service's state of a connection. In `Service::closed` it can be read for the last time; until the slot is free a
-    /// later call may find a state there all the same. So ask `idle` whether a connection is open. The state is borrowed
+    /// later call may find a state there all the same. So ask `is_open` first where a connection may have ended. The state is borrowed
     /// from this context: copy what you need of it before the next call.
     pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
         self.connections.state(conn)
@@ -417,7 +422,7 @@ impl<S: Default> Ctx<'_, S> {
     /// suspended: what peers sent meanwhile is received first. The first deadline of a shard makes a table of 4 bytes
     /// for each slot in use; no connection has a timer.
     pub fn set_deadline(&mut self, conn: ConnId, after: Option<Duration>) {
-        if self.is_live(conn) {
+        if self.is_open(conn) {
             let now = Instant::now();
             self.shard.deadlines.set(conn, after, self.connections.clock(), now);
         }
@@ -453,11 +458,6 @@ impl<S: Default> Ctx<'_, S> {
     /// The counters of this shard.
     pub(super) fn counters(&self) -> &Counters {
         self.connections.counters()
-    }
-
-    /// Whether a connection is open: it may have ended within the call that this context is of.
-    pub(super) fn is_live(&mut self, conn: ConnId) -> bool {
-        self.connections.is_live(conn)
     }
 
     /// Whether a connection has a deadline.

@@ -87,7 +87,7 @@ impl Members {
     /// Adds a connection. Returns whether it was not in the set.
     ///
     /// Add only a connection that is open. One may have ended since another thread was asked about it: check
-    /// `ctx.idle(conn).is_some()` first when the answer comes. Otherwise the next connection in its place becomes a member.
+    /// `ctx.is_open(conn)` first when the answer comes. Otherwise the next connection in its place becomes a member.
     pub fn insert(&mut self, conn: ConnId) -> bool {
         let new = !self.contains(conn) && Rc::make_mut(&mut self.bits).insert(Cursor::before(conn));
         self.len += usize::from(new);

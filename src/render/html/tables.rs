@@ -195,7 +195,7 @@ pub fn server(server: &ServerDocument) -> Markup {
 pub fn hibernation(title: &str, slept: &HibernationDocument) -> Markup {
     html! {
         h3 { (title) }
-        (facts(slept.named().map(|(name, number)| (name, count(number)))))
+        (facts(slept.connections().into_iter().chain(slept.segments()).map(|(name, number)| (name, count(number)))))
         @if let Some(wakes) = slept.wakes() {
             p { "From the segment that woke a connection until its payload went to the service:" }
             (facts(wakes.map(|(name, us)| (name, time(us)))))

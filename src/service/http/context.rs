@@ -78,6 +78,11 @@ impl<'a, S: Default> HttpCtx<'a, S> {
         true
     }
 
+    /// As [`Ctx::is_open`].
+    pub fn is_open(&mut self, conn: ConnId) -> bool {
+        self.ctx.is_open(conn)
+    }
+
     /// Whether a connection waits for an answer.
     pub fn is_waiting(&mut self, conn: ConnId) -> bool {
         self.ctx.state(conn).is_some_and(|row| row.awaited().is_some())

@@ -122,7 +122,7 @@ impl<S: WebSocketService> WebSocket<S> {
             let after = answer(service, pen, ctx, conn, request);
             std::mem::swap(out, &mut pen.out);
             // The service may have aborted it in the call.
-            if ctx.is_live(conn) { after } else { After::Ends(CloseMode::Abort) }
+            if ctx.is_open(conn) { after } else { After::Ends(CloseMode::Abort) }
         });
         *at = exchange.at;
         pen.out = out;
@@ -210,7 +210,7 @@ impl<S: WebSocketService> WebSocket<S> {
             if let Next::Ends(mode) = next {
                 break Some(mode);
             }
-            if !ctx.is_live(conn) {
+            if !ctx.is_open(conn) {
                 // The service has aborted it. `closed` frees its place.
                 return Reply::Nothing;
             }

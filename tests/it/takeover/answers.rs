@@ -68,9 +68,9 @@ fn an_answer_given_while_a_neighbour_leaves_is_followed_by_the_next() {
         }
         eventually("all wait", || first.counters()[0].requests == 3);
         let second = start();
-        eventually("the first server has handed over", || {
-            first.events().try_iter().any(|event| event == ServerEvent::HandedOver)
-        });
+        let mut told = Vec::new();
+        first.wait(|event| told.push(event));
+        assert_eq!(told, [ServerEvent::HandingOver]);
         first.join().unwrap();
         let mut other = Client::connect(9_000);
         other.say(&get("/say"));
