@@ -35,14 +35,14 @@ pub(super) struct Outgoing {
     pending: HashMap<ConnId, Vec<u8>>,
     /// Bytes kept for one connection at most.
     max_pending: usize,
-    readiness: WriteReadiness,
+    write_readiness: WriteReadiness,
 }
 
 impl Outgoing {
     /// Keeps `max_pending` bytes for a connection at most, and at least what one receive brings.
     pub fn new(max_pending: usize) -> Outgoing {
-        let (pending, readiness) = Default::default();
-        Outgoing { pending, max_pending: max_pending.max(BUFFER_BYTES), readiness }
+        let (pending, write_readiness) = Default::default();
+        Outgoing { pending, max_pending: max_pending.max(BUFFER_BYTES), write_readiness }
     }
 
     /// Keeps so many bytes for a connection at least, and what one receive brings beside them.
@@ -107,7 +107,7 @@ impl Outgoing {
             return Ok(AfterSend::GoOn);
         }
         counters.parked.add(1);
-        self.readiness.blocked(conn);
+        self.write_readiness.blocked(conn);
         slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes, rest)?;
         Ok(AfterSend::Rest)
     }
@@ -116,15 +116,15 @@ impl Outgoing {
     /// is to be told.
     #[inline]
     pub fn operation_ended<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) {
-        if self.readiness.is_blocked(conn) && slots.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
-            self.readiness.drained(conn);
+        if self.write_readiness.is_blocked(conn) && slots.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
+            self.write_readiness.drained(conn);
         }
     }
 
     /// The next connection whose bytes have all been taken by the kernel after some had to wait.
     #[inline]
     pub fn next_drained(&mut self) -> Option<ConnId> {
-        self.readiness.next_drained()
+        self.write_readiness.next_drained()
     }
 
     /// Bytes kept for a connection.
@@ -183,13 +183,13 @@ impl Outgoing {
 
     /// Takes what is kept for a connection that leaves, and whether the driver is to be told when all of it is sent.
     pub fn take(&mut self, conn: ConnId) -> (Vec<u8>, bool) {
-        (self.pending.remove(&conn).unwrap_or_default(), self.readiness.take(conn))
+        (self.pending.remove(&conn).unwrap_or_default(), self.write_readiness.take(conn))
     }
 
     /// Has the driver told when the kernel has taken all bytes of a connection. They waited for a slot or in another process,
     /// or the driver asked how many are pending.
     pub fn tell_when_sent(&mut self, conn: ConnId) {
-        self.readiness.blocked(conn);
+        self.write_readiness.blocked(conn);
     }
 
     /// Sends bytes on a connection as `send` does, also where they are more than may be kept: they were kept before. If
@@ -220,7 +220,7 @@ impl Outgoing {
 
     /// A connection is over: drops what was kept for it.
     pub fn forget(&mut self, conn: ConnId) {
-        self.readiness.forget(conn);
+        self.write_readiness.forget(conn);
         if !self.pending.is_empty() {
             self.pending.remove(&conn);
         }
