@@ -18,7 +18,7 @@ use crate::connections::ConnectionsConfig;
 use crate::constants::{THREADS_PER_PROCESS, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
 use crate::failure::Causes;
-use crate::host::{Host, NetCounters, check_threads};
+use crate::host::{CpuTime, Host, NetCounters, check_threads};
 use crate::plan::share;
 use crate::results::{About, AuditResult, HibernationDocument, ShardSummary, StageCost, StormSummary, Summary};
 use crate::shard::{self, ShardHandle, ShardThread};
@@ -332,10 +332,7 @@ impl Fleet {
             let live = self.progress().iter().map(|shard| shard.live).sum();
             let (elapsed, progress) = self.phase(phase)?;
             if let (Some(storm), Some(stage)) = (&mut summary.storm, phase.stage()) {
-                // Less than before is another process under the same number.
-                let since = |(before, now): ((f64, f64), (f64, f64))| (now.0 - before.0, now.1 - before.1);
-                let server_cpu =
-                    spent.zip(server_cpu(workload)).map(since).filter(|(user, system)| *user >= 0.0 && *system >= 0.0);
+                let server_cpu = spent.zip(server_cpu(workload)).and_then(|(before, now)| now.since(before));
                 storm.costs[stage as usize] = StageCost { seconds: elapsed.as_secs_f64(), server_cpu };
             }
             match phase {
@@ -497,10 +494,7 @@ fn storm_summary(storm: &Storm) -> StormSummary {
     }
 }
 
-/// Processor time that the server of a storm has spent so far, in seconds, user and system; `None`
-/// if it is not known, or has ended.
-fn server_cpu(workload: &Workload) -> Option<(f64, f64)> {
-    let pid = workload.server_pid?;
-    let spent = Host::here().cpu_seconds(pid);
-    (spent != (0.0, 0.0)).then_some(spent)
+/// Processor time that the server of a storm has spent so far; `None` if it is not known, or has ended.
+fn server_cpu(workload: &Workload) -> Option<CpuTime> {
+    Host::here().cpu_time(workload.server_pid?)
 }

@@ -6,6 +6,7 @@ use super::proof::proof;
 use super::{failures, fanout, storm};
 use crate::error::Result;
 use crate::format::{Escaped, bytes, count, measured, time};
+use crate::host::CpuTime;
 use crate::latency::{Latency, PERCENTILES};
 use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
 use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary, TakeoverDocument};
@@ -154,7 +155,7 @@ pub fn server(summary: &ServerSummary) -> String {
         bytes(total.bytes_out),
     );
     let _ = write!(out, "most live at once {}, ", count(summary.peak_live));
-    let (user, system) = summary.cpu_seconds;
+    let CpuTime { user, system } = summary.cpu_time;
     let _ = match summary.resident_bytes {
         // Every process has some memory.
         0 => writeln!(out, "resident memory and cpu not readable in /proc"),

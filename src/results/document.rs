@@ -489,8 +489,8 @@ impl ServerDocument {
             spoken: summary.spoken,
             tls: summary.tls,
             takeover: summary.takeover,
-            cpu_user_seconds: summary.cpu_seconds.0,
-            cpu_system_seconds: summary.cpu_seconds.1,
+            cpu_user_seconds: summary.cpu_time.user,
+            cpu_system_seconds: summary.cpu_time.system,
             shards: shards.collect(),
         }
     }
