@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::format::{Escaped, bytes, count, measured, time};
 use crate::host::CpuTime;
 use crate::latency::{Latency, PERCENTILES};
-use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
+use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf};
 use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary, TakeoverDocument};
 use crate::walls::Explained;
 
@@ -168,8 +168,8 @@ pub fn server(summary: &ServerSummary) -> String {
         let _ = writeln!(out, "{name}: {}", listed(&counts));
     }
     if let Some(tls) = &summary.tls {
-        for (title, counts) in [("TLS handshakes", tls.handshakes()), ("TLS records", tls.records())] {
-            let _ = writeln!(out, "{title}: {}", listed(&counts));
+        for (name, counts) in tls.named() {
+            let _ = writeln!(out, "{name}: {}", listed(&counts));
         }
     }
     if let Some(TakeoverDocument { taken_over, handed_over, lost }) = summary.takeover {
@@ -204,12 +204,7 @@ fn hibernation(out: &mut String, slept: &HibernationDocument) {
 
 /// Writes a table with a row for each machine, or for each shard of a single client.
 fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: LatencyOf) {
-    let (heading, mut rows): (_, Vec<(String, &Latencies)>) = if document.machines.is_empty() {
-        ("shard", document.shards.iter().map(|shard| (shard.shard.to_string(), &shard.latencies)).collect())
-    } else {
-        let name = |name: &str| name.to_owned();
-        ("machine", document.machines.iter().map(|one| (name(&one.machine), &one.result.latencies)).collect())
-    };
+    let (heading, mut rows) = document.parts();
     rows.push(("all".to_owned(), &document.latencies));
     table(out, title, heading, rows.into_iter().map(|(name, latencies)| (name, which(latencies))).collect());
 }
