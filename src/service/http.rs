@@ -418,7 +418,6 @@ pub(super) fn close_after<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, after:
 
 /// The deadline of a connection that speaks HTTP, or says nothing more, has passed.
 pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Conversation<T>>, conn: ConnId) {
-    let pending = ctx.pending(conn) > 0;
     let Some(row) = ctx.state(conn) else { return };
     let mut place = row.place();
     // Whole requests that wait for their turn are not late.
@@ -431,16 +430,15 @@ pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Con
     if is_late {
         Fault::Late.count(ctx.counters());
     }
-    if is_late && !pending {
+    let mode = ctx.late_close_mode(conn, if is_late { CloseMode::Lingering } else { CloseMode::Graceful });
+    if mode == CloseMode::Lingering {
         let mut answer = Vec::new();
         Fault::Late.response().write(false, Some("close"), &mut answer);
         ctx.send(conn, &answer);
         // A peer that does not read it must not wait for ever.
         ctx.set_deadline(conn, Some(LAST_WORD));
-        ctx.close(conn, CloseMode::Lingering);
-    } else {
-        ctx.close(conn, if pending { CloseMode::Abort } else { CloseMode::Graceful });
     }
+    ctx.close(conn, mode);
 }
 
 /// How long a peer has to read the last thing that is said to it.

@@ -211,7 +211,7 @@ impl Service for Push {
     fn expired(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId) {
         let is_late = ctx.state(conn).is_some_and(|place| *place != 0);
         Ctx::counters(ctx).frames_refused.add(is_late.into());
-        let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Lingering };
+        let mode = ctx.late_close_mode(conn, CloseMode::Lingering);
         ctx.close(conn, mode);
     }
 

@@ -460,7 +460,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
                     ctx.counters().closes_unanswered.add(1);
                     self.over(ctx, conn, Ending::Local { answered: false });
                 }
-                let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Lingering };
+                let mode = ctx.late_close_mode(conn, CloseMode::Lingering);
                 self.end(ctx, conn, place, mode);
                 ctx.set_deadline(conn, Some(LAST_WORD));
             }
