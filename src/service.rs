@@ -39,9 +39,9 @@ pub(crate) fn rewritten(bytes: &[u8]) -> Vec<Vec<u8>> {
         carried.write(&mut written);
         all.push(written);
     }
-    if let Some((role, rest)) = push::Role::read(bytes) {
+    if let Some((handover, rest)) = push::Handover::read(bytes) {
         let mut written = Vec::new();
-        role.write(&mut written);
+        handover.write(&mut written);
         written.extend_from_slice(rest);
         all.push(written);
     }
