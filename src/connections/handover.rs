@@ -491,7 +491,6 @@ impl<S: Default, P: Platform> Connections<S, P> {
         if tells_when_sent {
             engine.outgoing.tell_when_sent(conn);
         }
-        let after = engine.outgoing.send_anyway(&mut engine.slots, &engine.counters, conn, unsent)?;
-        engine.after_send(conn, after)
+        engine.transmit(conn, |outgoing, wire| outgoing.send_anyway(wire, conn, unsent))
     }
 }
