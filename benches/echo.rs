@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bench_support::compare::{self, Effort, Pairs, Quiet, SIDES, ServerProcess, median};
+use bench_support::contract::Contract;
 use bench_support::reference::client::{self, MESSAGE_BYTES, Target};
 use bench_support::reference::server;
 use bench_support::sys;
@@ -25,11 +26,11 @@ const SERVER_ROLE: &str = "reference-server";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|role| role == SERVER_ROLE) {
-        return server::run(Ipv4Addr::LOCALHOST, &[SERVER_CORE], TARGET.first_port, TARGET.ports, || println!("ready"));
+        return server::run(&Contract::new(TARGET, &[SERVER_CORE]));
     }
     let effort = Effort::from_arguments(&arguments);
     let _turn = compare::our_turn();
-    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let open_files = sys::raise_open_files();
     let (sizes, lasting) = match effort.smoke {
         true => (vec![100], Duration::from_millis(500)),
         // epoll holds a file descriptor per connection, which the hard limit caps.

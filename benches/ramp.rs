@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use bench_support::compare::{self, Effort, Pairs, Quiet, SIDES, ServerProcess};
+use bench_support::contract::Contract;
 use bench_support::reference::client::{self, Target};
 use bench_support::reference::server;
 use bench_support::sys;
@@ -25,9 +26,7 @@ const CLIENT_ROLE: &str = "reference-client";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some(SERVER_ROLE) => {
-            return server::run(Ipv4Addr::LOCALHOST, &CORES, TARGET.first_port, TARGET.ports, || println!("ready"));
-        }
+        Some(SERVER_ROLE) => return server::run(&Contract::new(TARGET, &CORES)),
         Some(CLIENT_ROLE) => {
             let connections = arguments.get(1).and_then(|count| count.parse().ok()).expect("the role takes a number");
             return println!("{}", client::ramp(&CORES, TARGET, connections, CONCURRENCY));
@@ -36,7 +35,7 @@ fn main() {
     }
     let effort = Effort::from_arguments(&arguments);
     let _turn = compare::our_turn();
-    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let open_files = sys::raise_open_files();
     // epoll holds a file descriptor per connection, which the hard limit caps.
     let connections = if effort.smoke { 500 } else { 18_000.min(open_files.saturating_sub(500)) };
     println!(
