@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bench_support::compare::{self, Effort, Quiet, SIDES, ServerProcess, thousands};
+use bench_support::compare::{self, Effort, Quiet, ServerProcess, Side, thousands};
 use bench_support::contract::Contract;
 use bench_support::reference::client::Target;
 use bench_support::reference::server;
@@ -77,12 +77,12 @@ fn main() {
     let quiet = Quiet::now();
     let mut rounds = Vec::new();
     for round in 0..effort.rounds {
-        let pair = [0, 1].map(|side| {
+        let pair = Side::BOTH.map(|side| {
             let server = ServerProcess::start(command(side, connections), TARGET);
             let seen = storm(&server, connections, effort.smoke, &asked);
             drop(server);
             quiet.wait();
-            println!("  round {} {:<6} {}", round + 1, SIDES[side], line(&seen));
+            println!("  round {} {:<6} {}", round + 1, side.name(), line(&seen));
             seen
         });
         rounds.push(pair);
@@ -177,10 +177,10 @@ fn line(seen: &Seen) -> String {
 }
 
 fn report(rounds: &[[Seen; 2]]) {
-    println!("\n{:<24}{:>34}{:>34}", "median (range)", SIDES[0], SIDES[1]);
+    println!("\n{:<24}{:>34}{:>34}", "median (range)", Side::Epoll.name(), Side::C1m.name());
     for (place, (name, decimals)) in FIGURES.into_iter().enumerate() {
-        let sides = [0, 1].map(|side| spread(rounds.iter().map(|pair| pair[side][place]), decimals));
-        println!("{name:<24}{:>34}{:>34}", sides[0], sides[1]);
+        let of = |side: Side| spread(rounds.iter().map(|pair| pair[side as usize][place]), decimals);
+        println!("{name:<24}{:>34}{:>34}", of(Side::Epoll), of(Side::C1m));
     }
     for place in COMPARED {
         let ratio = spread(rounds.iter().map(|[epoll, c1m]| c1m[place] / epoll[place]), 3);
@@ -194,15 +194,16 @@ fn spread(figures: impl Iterator<Item = f64>, decimals: usize) -> String {
     format!("{median:.decimals$} ({:.decimals$}–{:.decimals$})", figures[0], figures[figures.len() - 1])
 }
 
-fn command(side: usize, connections: usize) -> Command {
-    if side == 0 {
-        return compare::ourselves([GROUP_ROLE, &connections.to_string()]);
+fn command(side: Side, connections: usize) -> Command {
+    let connections = connections.to_string();
+    match side {
+        Side::Epoll => compare::ourselves([GROUP_ROLE, &connections]),
+        Side::C1m => {
+            let mut command = compare::c1m_server(env!("CARGO_BIN_EXE_c1m"), &CORES, TARGET);
+            command.args(["--max-connections", &connections]);
+            command
+        }
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
-    command.args(["server", "--core-list", &list(&CORES), "--bind", &TARGET.address.to_string()]);
-    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
-    command.args(["--max-connections", &connections.to_string()]);
-    command
 }
 
 /// What each process of the reference is told: it has as many of the ports as its descriptors suffice for, and with
@@ -236,10 +237,6 @@ fn serve_as_group(connections: usize) {
     for mut child in children {
         child.wait().expect("a child can be waited for");
     }
-}
-
-fn list(cores: &[usize]) -> String {
-    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Runs a storm, in which no survivor may be lost, and then the close of the survivors.
