@@ -9,7 +9,7 @@ use super::driver::{FanoutPart, ShardConfig};
 use super::fanout::Leading;
 use super::hibernation::Hibernation;
 use super::ports::{Ports, Way, random_seed};
-use super::run::{Event, Notice, Steer, Teller};
+use super::run::{Event, Notice, Part, Steer, Teller};
 use super::sampler::Sampler;
 use super::victims::{PATIENCE, Victims};
 use super::{Course, Fanout, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
@@ -213,7 +213,7 @@ impl Fleet {
             self.shards.push((handle, progress, running));
         }
         if let Some(command) = &workload.victims {
-            self.victims = Some(Victims::start(command, workload.elsewhere(), self.shards.len(), sender.clone())?);
+            self.victims = Some(Victims::start(command, workload.elsewhere(), sender.clone())?);
         }
         Ok(())
     }
@@ -439,17 +439,17 @@ impl Fleet {
                 }
             }
             match self.hear(patience) {
-                Ok(Notice::Done(index, done, at)) if index == self.shards.len() => {
+                Ok(Notice::Done(Part::Victims, done, at)) => {
                     victims_due &= done != phase;
                     ended = ended.max(at);
                 }
-                Ok(Notice::ShardEnded(index)) if index == self.shards.len() => {
+                Ok(Notice::Ended(Part::Victims)) => {
                     self.victims.as_mut().map_or(Ok(()), |victims| victims.ended(phase))?;
                     (victims_due, ended) = (false, Instant::now());
                 }
                 Ok(Notice::Done(_, done, at)) if done == asked => (waiting, ended) = (waiting - 1, ended.max(at)),
                 Ok(Notice::Done(..)) => {}
-                Ok(Notice::ShardEnded(index)) => {
+                Ok(Notice::Ended(Part::Shard(index))) => {
                     return Err(Error::bug(format!("client shard {index} ended in the {} phase", phase.name())));
                 }
                 Ok(Notice::Steer(word)) => {
