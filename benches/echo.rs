@@ -10,7 +10,8 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
-use bench_support::compare::{self, Effort, Pairs, Quiet, SIDES, ServerProcess, median};
+use bench_support::compare::{self, Effort, Pairs, Quiet, ServerProcess, Side, median};
+use bench_support::contract::Contract;
 use bench_support::reference::client::{self, MESSAGE_BYTES, Target};
 use bench_support::reference::server;
 use bench_support::sys;
@@ -25,11 +26,11 @@ const SERVER_ROLE: &str = "reference-server";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|role| role == SERVER_ROLE) {
-        return server::run(Ipv4Addr::LOCALHOST, &[SERVER_CORE], TARGET.first_port, TARGET.ports, || println!("ready"));
+        return server::run(&Contract::new(TARGET, &[SERVER_CORE]));
     }
     let effort = Effort::from_arguments(&arguments);
     let _turn = compare::our_turn();
-    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let open_files = sys::raise_open_files();
     let (sizes, lasting) = match effort.smoke {
         true => (vec![100], Duration::from_millis(500)),
         // epoll holds a file descriptor per connection, which the hard limit caps.
@@ -56,17 +57,17 @@ fn compare_at(active: usize, effort: &Effort, lasting: Duration) {
         let server = ServerProcess::start(server_command(side), TARGET);
         let echoes = client::echo(CLIENT_CORE, TARGET, active, lasting, || server.cpu_time(), |_| {});
         assert!(echoes.least > 0.0, "a connection got no echo at all");
-        costs[side].push(echoes.clock_per_echo);
-        least[side] = least[side].min(echoes.least);
+        costs[side as usize].push(echoes.clock_per_echo);
+        least[side as usize] = least[side as usize].min(echoes.least);
         drop(server);
         quiet.wait();
         echoes.per_second
     });
     let mut cost_ratios: Vec<f64> = costs[1].iter().zip(&costs[0]).map(|(c1m, epoll)| c1m / epoll).collect();
     println!("\n          median/s          range              server CPU  least served");
-    for (side, name) in SIDES.iter().enumerate() {
-        let cost = median(&mut costs[side]) * 1e6;
-        println!("  {name:<6}{}  {cost:>6.2} µs/echo  {:>4.0} % of mean", rates.describe(side), least[side] * 100.0);
+    for side in Side::BOTH {
+        let (cost, least) = (median(&mut costs[side as usize]) * 1e6, least[side as usize] * 100.0);
+        println!("  {:<6}{}  {cost:>6.2} µs/echo  {least:>4.0} % of mean", side.name(), rates.describe(side));
     }
     println!("  c1m/epoll, median of the pairwise ratios: {}", rates.ratio());
     let middle = median(&mut cost_ratios);
@@ -77,12 +78,9 @@ fn compare_at(active: usize, effort: &Effort, lasting: Duration) {
     );
 }
 
-fn server_command(side: usize) -> Command {
-    if side == 0 {
-        return compare::ourselves([SERVER_ROLE]);
+fn server_command(side: Side) -> Command {
+    match side {
+        Side::Epoll => compare::ourselves([SERVER_ROLE]),
+        Side::C1m => compare::c1m_server(env!("CARGO_BIN_EXE_c1m"), &[SERVER_CORE], TARGET),
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
-    command.args(["server", "--core-list", &SERVER_CORE.to_string(), "--bind", "127.0.0.1"]);
-    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
-    command
 }

@@ -8,14 +8,13 @@
 //! server and c1m's client. Each time the growth of every slab cache, in bytes of objects in use,
 //! is divided by the connections. What c1m adds to an end is the difference to the first run.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use c1m::internal::sys::Resource;
+use bench_support::memory::{Slab, bare_pairs, slab};
+use bench_support::sys;
 
 /// Both bare ends are file descriptors of this process, whose hard limit may be 20,000.
 const CONNECTIONS: usize = 9_000;
@@ -25,17 +24,14 @@ const PORTS: u16 = 10;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes in use by slab cache.
-type Slab = BTreeMap<String, i64>;
-
 fn main() {
     let smoke = !std::env::args().any(|argument| argument == "--bench");
     let Some(_) = slab() else {
         println!("/proc/slabinfo cannot be read by this user: nothing measured");
         return;
     };
-    let files = Resource::Files.raise().expect("the limit of open files can be raised to the hard limit").1.soft;
-    let count = if smoke { 500 } else { CONNECTIONS.min((files as usize - 500) / 2) };
+    let open_files = sys::raise_open_files();
+    let count = if smoke { 500 } else { CONNECTIONS.min((open_files - 500) / 2) };
     println!("growth of slab caches in bytes per connection, {count} idle loopback connections\n");
     let bare = bare_ends(count);
     let filter = against_c1m_server(count, "auto");
@@ -65,18 +61,6 @@ fn per(slab: &Slab, name: &str, count: usize) -> f64 {
     slab.get(name).copied().unwrap_or(0) as f64 / count as f64
 }
 
-/// Reads /proc/slabinfo (version 2.1: name, active objects, objects, object size, …).
-fn slab() -> Option<Slab> {
-    let text = fs::read_to_string("/proc/slabinfo").ok()?;
-    let row = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (name, active) = (words.next()?.to_owned(), words.next()?.parse::<i64>().ok()?);
-        let size = words.nth(1)?.parse::<i64>().ok()?;
-        Some((name, active * size))
-    };
-    Some(text.lines().skip(2).filter_map(row).collect())
-}
-
 fn growth(before: &Slab) -> Slab {
     let after = slab().expect("it could be read before");
     after.into_iter().map(|(name, bytes)| (name.clone(), bytes - before.get(&name).copied().unwrap_or(0))).collect()
@@ -103,12 +87,7 @@ fn listen() -> Vec<TcpListener> {
 fn bare_ends(count: usize) -> Slab {
     let listeners = listen();
     let before = slab().expect("it could be read before");
-    let mut ends = Vec::with_capacity(2 * count);
-    for at in 0..count {
-        let listener = &listeners[at % listeners.len()];
-        ends.push(TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens"));
-        ends.push(listener.accept().expect("a connection waits").0);
-    }
+    let _ends = bare_pairs(&listeners, count);
     growth(&before)
 }
 

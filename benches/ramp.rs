@@ -8,7 +8,8 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
-use bench_support::compare::{self, Effort, Pairs, Quiet, SIDES, ServerProcess};
+use bench_support::compare::{self, Effort, Pairs, Quiet, ServerProcess, Side};
+use bench_support::contract::Contract;
 use bench_support::reference::client::{self, Target};
 use bench_support::reference::server;
 use bench_support::sys;
@@ -25,9 +26,7 @@ const CLIENT_ROLE: &str = "reference-client";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some(SERVER_ROLE) => {
-            return server::run(Ipv4Addr::LOCALHOST, &CORES, TARGET.first_port, TARGET.ports, || println!("ready"));
-        }
+        Some(SERVER_ROLE) => return server::run(&Contract::new(TARGET, &CORES)),
         Some(CLIENT_ROLE) => {
             let connections = arguments.get(1).and_then(|count| count.parse().ok()).expect("the role takes a number");
             return println!("{}", client::ramp(&CORES, TARGET, connections, CONCURRENCY));
@@ -36,7 +35,7 @@ fn main() {
     }
     let effort = Effort::from_arguments(&arguments);
     let _turn = compare::our_turn();
-    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let open_files = sys::raise_open_files();
     // epoll holds a file descriptor per connection, which the hard limit caps.
     let connections = if effort.smoke { 500 } else { 18_000.min(open_files.saturating_sub(500)) };
     println!(
@@ -48,26 +47,26 @@ fn main() {
     let quiet = Quiet::now();
     let rates = Pairs::alternate(&effort, |side| {
         let server = ServerProcess::start(server_command(side), TARGET);
-        let seconds = if side == 0 { epoll_ramp(connections) } else { c1m_ramp(connections) };
+        let seconds = match side {
+            Side::Epoll => epoll_ramp(connections),
+            Side::C1m => c1m_ramp(connections),
+        };
         drop(server);
         quiet.wait();
         connections as f64 / seconds
     });
     println!("\n          median/s          range");
-    for (side, name) in SIDES.iter().enumerate() {
-        println!("  {name:<6}{}", rates.describe(side));
+    for side in Side::BOTH {
+        println!("  {:<6}{}", side.name(), rates.describe(side));
     }
     println!("  c1m/epoll, median of the pairwise ratios: {}", rates.ratio());
 }
 
-fn server_command(side: usize) -> Command {
-    if side == 0 {
-        return compare::ourselves([SERVER_ROLE]);
+fn server_command(side: Side) -> Command {
+    match side {
+        Side::Epoll => compare::ourselves([SERVER_ROLE]),
+        Side::C1m => compare::c1m_server(env!("CARGO_BIN_EXE_c1m"), &CORES, TARGET),
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
-    command.args(["server", "--core-list", &CORES.map(|core| core.to_string()).join(","), "--bind", "127.0.0.1"]);
-    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
-    command
 }
 
 /// The epoll client in a process of its own, as c1m's is: each round starts with a small

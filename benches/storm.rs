@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bench_support::compare::{self, Effort, Quiet, SIDES, ServerProcess, thousands};
+use bench_support::compare::{self, Effort, Quiet, ServerProcess, Side, thousands};
+use bench_support::contract::Contract;
 use bench_support::reference::client::Target;
 use bench_support::reference::server;
 use bench_support::sys;
@@ -29,8 +30,8 @@ use serde_json::Value;
 const CORES: [usize; 2] = [0, 1];
 /// Below the ephemeral ports, so that no client's socket can sit on them.
 const TARGET: Target = Target { address: Ipv4Addr::LOCALHOST, first_port: 21_000, ports: 100 };
-/// Roles of this program: all processes of the epoll reference, for a number of connections; or one of them, given
-/// its cores, its first port and its number of ports.
+/// Roles of this program: all processes of the epoll reference, for a number of connections; or one of them, given its
+/// contract.
 const GROUP_ROLE: &str = "reference-group";
 const SERVER_ROLE: &str = "reference-server";
 /// Descriptors that a process needs for other things than connections.
@@ -57,19 +58,14 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [GROUP_ROLE, connections] => return serve_as_group(connections.parse().expect("the role takes a number")),
-        [SERVER_ROLE, cores, first_port, ports] => {
-            let cores: Vec<usize> = cores.split(',').map(|core| core.parse().expect("cores are numbers")).collect();
-            let first_port = first_port.parse().expect("a port is a number");
-            let ports = ports.parse().expect("the role takes how many ports");
-            return server::run(TARGET.address, &cores, first_port, ports, || println!("ready"));
-        }
+        [SERVER_ROLE, ..] => return server::run(&Contract::of(&arguments[1..])),
         _ => {}
     }
     let effort = Effort::from_arguments(&arguments);
     let asked = asked(&words);
     let connections: usize = asked.connections.unwrap_or(if effort.smoke { 400 } else { 1_000_000 });
     let _turn = compare::our_turn();
-    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    let open_files = sys::raise_open_files();
     println!(
         "{} connections, {}; rounds: {}; epoll in {} process(es), for nofile is {open_files}\n{}\n",
         thousands(connections as f64),
@@ -81,12 +77,12 @@ fn main() {
     let quiet = Quiet::now();
     let mut rounds = Vec::new();
     for round in 0..effort.rounds {
-        let pair = [0, 1].map(|side| {
+        let pair = Side::BOTH.map(|side| {
             let server = ServerProcess::start(command(side, connections), TARGET);
             let seen = storm(&server, connections, effort.smoke, &asked);
             drop(server);
             quiet.wait();
-            println!("  round {} {:<6} {}", round + 1, SIDES[side], line(&seen));
+            println!("  round {} {:<6} {}", round + 1, side.name(), line(&seen));
             seen
         });
         rounds.push(pair);
@@ -181,10 +177,10 @@ fn line(seen: &Seen) -> String {
 }
 
 fn report(rounds: &[[Seen; 2]]) {
-    println!("\n{:<24}{:>34}{:>34}", "median (range)", SIDES[0], SIDES[1]);
+    println!("\n{:<24}{:>34}{:>34}", "median (range)", Side::Epoll.name(), Side::C1m.name());
     for (place, (name, decimals)) in FIGURES.into_iter().enumerate() {
-        let sides = [0, 1].map(|side| spread(rounds.iter().map(|pair| pair[side][place]), decimals));
-        println!("{name:<24}{:>34}{:>34}", sides[0], sides[1]);
+        let of = |side: Side| spread(rounds.iter().map(|pair| pair[side as usize][place]), decimals);
+        println!("{name:<24}{:>34}{:>34}", of(Side::Epoll), of(Side::C1m));
     }
     for place in COMPARED {
         let ratio = spread(rounds.iter().map(|[epoll, c1m]| c1m[place] / epoll[place]), 3);
@@ -198,37 +194,38 @@ fn spread(figures: impl Iterator<Item = f64>, decimals: usize) -> String {
     format!("{median:.decimals$} ({:.decimals$}–{:.decimals$})", figures[0], figures[figures.len() - 1])
 }
 
-fn command(side: usize, connections: usize) -> Command {
-    if side == 0 {
-        return compare::ourselves([GROUP_ROLE, &connections.to_string()]);
+fn command(side: Side, connections: usize) -> Command {
+    let connections = connections.to_string();
+    match side {
+        Side::Epoll => compare::ourselves([GROUP_ROLE, &connections]),
+        Side::C1m => {
+            let mut command = compare::c1m_server(env!("CARGO_BIN_EXE_c1m"), &CORES, TARGET);
+            command.args(["--max-connections", &connections]);
+            command
+        }
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m"));
-    command.args(["server", "--core-list", &list(&CORES), "--bind", &TARGET.address.to_string()]);
-    command.args(["--port", &TARGET.first_port.to_string(), "--ports", &TARGET.ports.to_string()]);
-    command.args(["--max-connections", &connections.to_string()]);
-    command
 }
 
-/// Cores, first port and ports of each process of the reference: each has as many of the ports as its
-/// descriptors suffice for, and with several processes one core.
-fn processes(connections: usize, open_files: usize) -> Vec<(Vec<usize>, u16, usize)> {
+/// What each process of the reference is told: it has as many of the ports as its descriptors suffice for, and with
+/// several processes one core.
+fn processes(connections: usize, open_files: usize) -> Vec<Contract> {
     let each = connections.div_ceil(TARGET.ports);
     let fit = (open_files.saturating_sub(OTHER_DESCRIPTORS) / each.max(1)).min(TARGET.ports);
     assert!(fit > 0, "{each} connections of one port need more than {open_files} descriptors");
-    let firsts = (0..TARGET.ports).step_by(fit);
-    let cores = |place: usize| if fit == TARGET.ports { CORES.to_vec() } else { vec![CORES[place % CORES.len()]] };
-    firsts
-        .enumerate()
-        .map(|(place, first)| (cores(place), TARGET.first_port + first as u16, fit.min(TARGET.ports - first)))
-        .collect()
+    let cores = |place: usize| if fit == TARGET.ports { &CORES[..] } else { &CORES[place % CORES.len()..][..1] };
+    let told = |(place, first): (usize, usize)| {
+        let (first_port, ports) = (TARGET.first_port + first as u16, fit.min(TARGET.ports - first));
+        Contract::new(Target { first_port, ports, ..TARGET }, cores(place))
+    };
+    (0..TARGET.ports).step_by(fit).enumerate().map(told).collect()
 }
 
 /// Starts the processes of the reference, says that they are ready, and waits to be killed with them.
 fn serve_as_group(connections: usize) {
-    let open_files = sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
-    let start = |(cores, first_port, ports): (Vec<usize>, u16, usize)| {
-        let words = [SERVER_ROLE.to_owned(), list(&cores), first_port.to_string(), ports.to_string()];
-        let mut command = compare::ourselves(words);
+    let open_files = sys::raise_open_files();
+    let start = |told: Contract| {
+        let mut command = compare::ourselves([SERVER_ROLE]);
+        command.args(told.words());
         let mut child = sys::dying_with_us(&mut command).stdout(Stdio::piped()).spawn().expect("we can be started");
         let mut said = BufReader::new(child.stdout.take().expect("it was piped")).lines();
         let ready = said.next().expect("a server says that it is ready").expect("in words");
@@ -240,10 +237,6 @@ fn serve_as_group(connections: usize) {
     for mut child in children {
         child.wait().expect("a child can be waited for");
     }
-}
-
-fn list(cores: &[usize]) -> String {
-    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Runs a storm, in which no survivor may be lost, and then the close of the survivors.

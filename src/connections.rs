@@ -76,7 +76,7 @@ pub use admission::{AdmissionGate, AdmissionState, SharedLimit};
 pub use close_reason::CloseReason;
 pub use config::{ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, Timing};
 pub(crate) use engine::Engine;
-pub use handover::{Closes, Handed, HandedState, Readiness as ReadinessToLeave, SleepersFrom};
+pub use handover::{Closes, Handed, HandedState, ReadinessToLeave, SleepersFrom};
 pub(crate) use hibernation::Arrival;
 pub use hibernation::{Caught, EntryMemory, HibernationConfig, HibernationHost, KernelHost, Surrendered, WindowWord};
 pub use idle::{LONGEST_IDLE, SHORTEST_IDLE};

@@ -404,7 +404,7 @@ fn judge(host: &Host) {
     let causes = Causes::from([(Cause::ConnectTimeout, 1)]);
     let met = explain(&EvidenceRecorder::begin(host).evidence(causes));
     assert!(!met.is_empty() && met.iter().all(|wall| !wall.to_string().contains('\n')));
-    let _ = (host.memory(), host.net_counters(), host.resident(1), host.cpu_seconds(1), host.cpu_quota());
+    let _ = (host.memory(), host.net_counters(), host.resident(1), host.cpu_time(1), host.cpu_quota());
     if let Some(ports) = host.source_ports() {
         assert!(ports.covers(&(0..=65_535)) == ports.count());
     }

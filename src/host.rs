@@ -65,6 +65,28 @@ pub enum Capability {
     Bpf = 39,
 }
 
+/// Processor time of a process, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct CpuTime {
+    /// In user space.
+    pub user: f64,
+    /// In the kernel.
+    pub system: f64,
+}
+
+impl CpuTime {
+    /// Both together.
+    pub fn total(self) -> f64 {
+        self.user + self.system
+    }
+
+    /// What was used since an earlier reading; `None` if that had more, as then another process has the number now.
+    pub fn since(self, earlier: CpuTime) -> Option<CpuTime> {
+        let spent = CpuTime { user: self.user - earlier.user, system: self.system - earlier.system };
+        (spent.user >= 0.0 && spent.system >= 0.0).then_some(spent)
+    }
+}
+
 /// What this process sees of another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
@@ -210,13 +232,13 @@ impl Host {
         (field("VmRSS:"), field("VmHWM:"))
     }
 
-    /// Processor time a process has used, user and system, in seconds (/proc/PID/stat, to 10 ms);
-    /// zeros when it cannot be read.
-    pub fn cpu_seconds(&self, pid: u32) -> (f64, f64) {
+    /// Processor time that a process has used (/proc/PID/stat, to 10 ms); `None` when it cannot be read.
+    pub fn cpu_time(&self, pid: u32) -> Option<CpuTime> {
         let fields = self.stat(pid);
-        let ticks = |at: usize| fields.get(at).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
-        // utime and stime are fields 14 and 15; USER_HZ is 100 on every architecture we run on.
-        (ticks(11) / 100.0, ticks(12) / 100.0)
+        // USER_HZ is 100 on every architecture we run on.
+        let seconds = |at: usize| fields.get(at)?.parse::<f64>().ok().map(|ticks| ticks / 100.0);
+        // utime and stime are fields 14 and 15.
+        Some(CpuTime { user: seconds(11)?, system: seconds(12)? })
     }
 
     /// The name of the first processor ("model name" of /proc/cpuinfo); `None` where the kernel tells none.
@@ -394,7 +416,7 @@ mod tests {
     fn a_host_without_files_has_the_kernels_defaults() {
         let (_dir, host) = host(&[]);
         assert_eq!((host.ephemeral_ports(), host.somaxconn()), (28_232, 4096));
-        assert_eq!(host.resident(1), (0, 0));
+        assert_eq!((host.resident(1), host.cpu_time(1)), ((0, 0), None));
         assert!(host.net_counters().is_empty());
     }
 

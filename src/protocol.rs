@@ -28,6 +28,7 @@
 //! TLS is a layer between the driver and the dialect. It opens records in the receive buffer and hands their content on.
 //! A dialect need not know where a record ends, because its bytes may be cut anywhere.
 
+mod echo;
 pub mod http;
 mod mqtt;
 mod nats;

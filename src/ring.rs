@@ -54,9 +54,9 @@ pub const SUBMISSION_ENTRIES: u32 = 256;
 /// (`IORING_FEAT_NODROP`) until the shard has reaped the others.
 pub const COMPLETION_ENTRIES: u32 = 1024;
 
-/// The same where closed slots linger (`Quirks::closed_slots_linger`): eight times as many buckets in the hash of the
-/// ring's polls, so that removing a poll is faster. There polls are removed all the time.
-const COMPLETION_ENTRIES_LINGERING: u32 = 8 * COMPLETION_ENTRIES;
+/// The same where closed slots are released late (`Quirks::releases_slots_late`): eight times as many buckets in the hash
+/// of the ring's polls, so that removing a poll is faster. There polls are removed all the time.
+const COMPLETION_ENTRIES_RELEASING_LATE: u32 = 8 * COMPLETION_ENTRIES;
 
 /// Receive buffers that a shard keeps for reuse. More may be in use for a moment; they are then freed.
 pub const BUFFERS_KEPT: usize = 512;
@@ -213,7 +213,8 @@ pub struct Queues {
 impl Queues {
     /// The queues of a shard's ring.
     pub fn of_shard(quirks: Quirks) -> Queues {
-        let completions = if quirks.closed_slots_linger { COMPLETION_ENTRIES_LINGERING } else { COMPLETION_ENTRIES };
+        let completions =
+            if quirks.releases_slots_late { COMPLETION_ENTRIES_RELEASING_LATE } else { COMPLETION_ENTRIES };
         Queues { submissions: SUBMISSION_ENTRIES, completions }
     }
 }
@@ -450,8 +451,8 @@ impl RingOps for Ring {
         self.in_flight.parked_bytes(token.with(Operation::ParkedSend))
     }
 
-    fn closed_slots_linger(&self) -> bool {
-        self.quirks.closed_slots_linger
+    fn releases_slots_late(&self) -> bool {
+        self.quirks.releases_slots_late
     }
 
     fn buffers_held(&self) -> usize {
@@ -487,7 +488,7 @@ impl RingOps for Ring {
 
     fn close(&mut self, token: Token) -> Result<()> {
         let close = opcode::Close::new(Fixed(token.slot)).build().user_data(token.with(Operation::Close).pack());
-        if !self.quirks.closed_slots_linger {
+        if !self.quirks.releases_slots_late {
             return self.push(&[close]);
         }
         // The close alone would send the FIN when the descriptor is freed, which may be late.

@@ -39,9 +39,9 @@ pub(crate) fn rewritten(bytes: &[u8]) -> Vec<Vec<u8>> {
         carried.write(&mut written);
         all.push(written);
     }
-    if let Some((role, rest)) = push::Role::read(bytes) {
+    if let Some((handover, rest)) = push::Handover::read(bytes) {
         let mut written = Vec::new();
-        role.write(&mut written);
+        handover.write(&mut written);
         written.extend_from_slice(rest);
         all.push(written);
     }
@@ -103,7 +103,7 @@ pub trait Service: 'static {
     /// The deadline that `Ctx::set_deadline` set has passed, and is no longer set. The default closes the connection:
     /// gracefully, or with a reset if it has bytes waiting, as those of a peer that does not read might wait for ever.
     fn expired(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
-        let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Graceful };
+        let mode = ctx.late_close_mode(conn, CloseMode::Graceful);
         ctx.close(conn, mode);
     }
 

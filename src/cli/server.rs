@@ -402,7 +402,7 @@ impl Reporter {
             tls: self.has_tls.then(|| ServerTlsDocument::of(&counted)),
             takeover: takes_over.then(|| TakeoverDocument::of(&counted)),
             resident_bytes: host.resident(pid).1,
-            cpu_seconds: host.cpu_seconds(pid),
+            cpu_time: host.cpu_time(pid).unwrap_or_default(),
         })
     }
 

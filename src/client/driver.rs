@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::incomplete::IncompleteTable;
-use super::run::Notice;
+use super::run::{Notice, Part};
 use super::window::{Awaited, Probe, Window};
 use super::{Audit, INTERVAL, Phase, Workload};
 use crate::clock::{Clock, Start};
@@ -252,7 +252,7 @@ impl Driver for ClientDriver {
                 // The shard may sleep for long from now on.
                 self.measures.cut(now)?;
                 // The leader is gone if the run has failed elsewhere.
-                let _ = self.config.notices.send(Notice::Done(self.config.index, phase, Instant::now()));
+                let _ = self.config.notices.send(Notice::Done(Part::Shard(self.config.index), phase, Instant::now()));
             }
             // The messages of a storm's stage go on until the other shards have done their part too: the next turn says when
             // one is due. After the last stage none is.

@@ -9,7 +9,7 @@ use super::driver::{FanoutPart, ShardConfig};
 use super::fanout::Leading;
 use super::hibernation::Hibernation;
 use super::ports::{Ports, Way, random_seed};
-use super::run::{Event, Notice, Steer, Teller};
+use super::run::{Event, Notice, Part, Steer, Teller};
 use super::sampler::Sampler;
 use super::victims::{PATIENCE, Victims};
 use super::{Course, Fanout, LONGEST_SEND, Phase, Planned, Scenario, Storm, Workload};
@@ -18,7 +18,7 @@ use crate::connections::ConnectionsConfig;
 use crate::constants::{THREADS_PER_PROCESS, THREADS_PER_SHARD};
 use crate::error::{Error, Result};
 use crate::failure::Causes;
-use crate::host::{Host, NetCounters, check_threads};
+use crate::host::{CpuTime, Host, NetCounters, check_threads};
 use crate::plan::share;
 use crate::results::{About, AuditResult, HibernationDocument, ShardSummary, StageCost, StormSummary, Summary};
 use crate::shard::{self, ShardHandle, ShardThread};
@@ -213,7 +213,7 @@ impl Fleet {
             self.shards.push((handle, progress, running));
         }
         if let Some(command) = &workload.victims {
-            self.victims = Some(Victims::start(command, workload.elsewhere(), self.shards.len(), sender.clone())?);
+            self.victims = Some(Victims::start(command, workload.elsewhere(), sender.clone())?);
         }
         Ok(())
     }
@@ -332,10 +332,7 @@ impl Fleet {
             let live = self.progress().iter().map(|shard| shard.live).sum();
             let (elapsed, progress) = self.phase(phase)?;
             if let (Some(storm), Some(stage)) = (&mut summary.storm, phase.stage()) {
-                // Less than before is another process under the same number.
-                let since = |(before, now): ((f64, f64), (f64, f64))| (now.0 - before.0, now.1 - before.1);
-                let server_cpu =
-                    spent.zip(server_cpu(workload)).map(since).filter(|(user, system)| *user >= 0.0 && *system >= 0.0);
+                let server_cpu = spent.zip(server_cpu(workload)).and_then(|(before, now)| now.since(before));
                 storm.costs[stage as usize] = StageCost { seconds: elapsed.as_secs_f64(), server_cpu };
             }
             match phase {
@@ -442,17 +439,17 @@ impl Fleet {
                 }
             }
             match self.hear(patience) {
-                Ok(Notice::Done(index, done, at)) if index == self.shards.len() => {
+                Ok(Notice::Done(Part::Victims, done, at)) => {
                     victims_due &= done != phase;
                     ended = ended.max(at);
                 }
-                Ok(Notice::ShardEnded(index)) if index == self.shards.len() => {
+                Ok(Notice::Ended(Part::Victims)) => {
                     self.victims.as_mut().map_or(Ok(()), |victims| victims.ended(phase))?;
                     (victims_due, ended) = (false, Instant::now());
                 }
                 Ok(Notice::Done(_, done, at)) if done == asked => (waiting, ended) = (waiting - 1, ended.max(at)),
                 Ok(Notice::Done(..)) => {}
-                Ok(Notice::ShardEnded(index)) => {
+                Ok(Notice::Ended(Part::Shard(index))) => {
                     return Err(Error::bug(format!("client shard {index} ended in the {} phase", phase.name())));
                 }
                 Ok(Notice::Steer(word)) => {
@@ -497,10 +494,7 @@ fn storm_summary(storm: &Storm) -> StormSummary {
     }
 }
 
-/// Processor time that the server of a storm has spent so far, in seconds, user and system; `None`
-/// if it is not known, or has ended.
-fn server_cpu(workload: &Workload) -> Option<(f64, f64)> {
-    let pid = workload.server_pid?;
-    let spent = Host::here().cpu_seconds(pid);
-    (spent != (0.0, 0.0)).then_some(spent)
+/// Processor time that the server of a storm has spent so far; `None` if it is not known, or has ended.
+fn server_cpu(workload: &Workload) -> Option<CpuTime> {
+    Host::here().cpu_time(workload.server_pid?)
 }

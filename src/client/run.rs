@@ -48,14 +48,22 @@ pub enum Event {
     Reported(Box<Summary>),
 }
 
+/// A part of a run that has its own course through the phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The shard of this number.
+    Shard(usize),
+    /// The process of a killed storm's victims.
+    Victims,
+}
+
 /// What the leader of the shards is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// A shard has done its part of a phase, and when; the process of a killed storm's victims counts as the shard after
-    /// the last.
-    Done(usize, Phase, Instant),
-    /// A shard's thread ended, or that process.
-    ShardEnded(usize),
+    /// A part has done what is its own of a phase, and when.
+    Done(Part, Phase, Instant),
+    /// A part has ended: a shard's thread, or that process.
+    Ended(Part),
     /// The owner's request.
     Steer(Steer),
 }

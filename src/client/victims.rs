@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::Phase;
-use super::run::Notice;
+use super::run::{Notice, Part};
 use crate::clock::Told;
 use crate::error::{Error, HostError, HostReason, Result};
 use crate::host::{self, Host, start_thread};
@@ -99,13 +99,8 @@ pub(super) struct Victims {
 }
 
 impl Victims {
-    /// Starts the process; its ramp begins at once. It sends `notices` as the shard of number `index`.
-    pub(super) fn start(
-        command: &VictimsCommand,
-        requested: u64,
-        index: usize,
-        notices: mpsc::Sender<Notice>,
-    ) -> Result<Victims> {
+    /// Starts the process; its ramp begins at once. What it has done is told to `notices`.
+    pub(super) fn start(command: &VictimsCommand, requested: u64, notices: mpsc::Sender<Notice>) -> Result<Victims> {
         let not_started =
             |e: std::io::Error| host::not_started(format!("the victims' process {}", command.program.display()), &e);
         let mut process = Command::new(&command.program);
@@ -120,8 +115,8 @@ impl Victims {
         if let Some(output) = output {
             start_thread("c1m-victims", move || {
                 // The leader is gone if the run has failed elsewhere.
-                follow(&follower, output, |phase| _ = notices.send(Notice::Done(index, phase, Instant::now())));
-                let _ = notices.send(Notice::ShardEnded(index));
+                follow(&follower, output, |phase| _ = notices.send(Notice::Done(Part::Victims, phase, Instant::now())));
+                let _ = notices.send(Notice::Ended(Part::Victims));
             })?;
         }
         Ok(victims)
@@ -283,7 +278,7 @@ mod tests {
     fn running(script: &str) -> Victims {
         let arguments = vec!["-c".into(), script.into()];
         let command = VictimsCommand { program: "/bin/sh".into(), arguments };
-        Victims::start(&command, 1, 0, mpsc::channel().0).unwrap()
+        Victims::start(&command, 1, mpsc::channel().0).unwrap()
     }
 
     #[test]

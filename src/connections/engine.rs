@@ -19,7 +19,7 @@ use super::hibernation::{Hibernation, HibernationConfig};
 use super::idle::IdleTracker;
 use super::incoming::Incoming;
 use super::lingering::Lingering;
-use super::outgoing::{AfterSend, Outgoing};
+use super::outgoing::{AfterSend, Outgoing, Wire};
 use super::platform::Platform;
 use super::readiness::{self, NOTIFICATIONS_PER_PASS, RESETS_PER_PASS, Readiness};
 use super::slot_release::SlotRelease;
@@ -384,15 +384,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Sends bytes after those that are already on their way.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<()> {
         self.used(conn);
-        let after = self.outgoing.send(&mut self.slots, &mut self.buffers, &self.counters, conn, bytes)?;
-        self.after_send(conn, after)
+        self.transmit(conn, |outgoing, wire| outgoing.send(wire, conn, bytes))
     }
 
     /// Ends a receive with a reply from its buffer.
     pub fn reply_to_receive(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<()> {
-        let reply = (buffer, range);
-        let after = self.outgoing.reply(&mut self.slots, &mut self.buffers, &self.counters, conn, reply)?;
-        self.after_send(conn, after)
+        self.transmit(conn, |outgoing, wire| outgoing.reply(wire, conn, (buffer, range)))
     }
 
     /// The kernel took only a part of a send: the rest waits in the kernel.
@@ -405,15 +402,13 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// The kernel took only a part of a send of shared bytes: the rest waits in the kernel.
     pub fn shared_sent_short(&mut self, conn: ConnId, bytes: Arc<[u8]>, rest: Range<usize>) -> Result<()> {
-        let after = self.outgoing.sent_short(&mut self.slots, &self.counters, conn, (bytes, rest))?;
-        self.after_send(conn, after)
+        self.transmit(conn, |outgoing, wire| outgoing.sent_short(wire, conn, (bytes, rest)))
     }
 
     /// Sends shared bytes after those that are already on their way.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) -> Result<()> {
         self.used(conn);
-        let after = self.outgoing.send_shared(&mut self.slots, &self.counters, conn, bytes)?;
-        self.after_send(conn, after)
+        self.transmit(conn, |outgoing, wire| outgoing.send_shared(wire, conn, bytes))
     }
 
     /// The next connection whose bytes have all been taken by the kernel after some had to wait.
@@ -501,10 +496,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 self.perform(conn, next)
             }
             Action::Poll => readiness::poll(&mut self.slots, conn, false),
-            Action::SendKept => {
-                let after = self.outgoing.send_kept(&mut self.slots, &mut self.buffers, &self.counters, conn)?;
-                self.after_send(conn, after)
-            }
+            Action::SendKept => self.transmit(conn, |outgoing, wire| outgoing.send_kept(wire, conn)),
             Action::End => {
                 let (mode, reason) = self.endings.deferred(conn);
                 self.close(conn, mode, reason)
@@ -524,8 +516,14 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.perform(conn, next)
     }
 
-    pub(super) fn after_send(&mut self, conn: ConnId, after: AfterSend) -> Result<()> {
-        match after {
+    /// Sends on a connection, and does what comes next for it.
+    pub(super) fn transmit(
+        &mut self,
+        conn: ConnId,
+        send: impl FnOnce(&mut Outgoing, Wire<'_, S, P::Ring>) -> Result<AfterSend>,
+    ) -> Result<()> {
+        let Engine { outgoing, slots, buffers, counters, .. } = self;
+        match send(outgoing, Wire { slots, buffers, counters })? {
             AfterSend::Rest => Ok(()),
             AfterSend::GoOn => self.operation_ended(conn),
             AfterSend::Reset { then_go_on } => {

@@ -94,7 +94,7 @@ impl Closes {
 
 /// How far a connection is that is to leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
+pub enum ReadinessToLeave {
     /// Something of it is in the kernel.
     NotYet,
     /// It can be packed.
@@ -322,23 +322,23 @@ impl<S: Default, P: Platform> Connections<S, P> {
     }
 
     /// How far a connection is that is to leave. One that is not ready is asked to hurry again.
-    pub fn readiness_to_leave(&mut self, conn: ConnId) -> Result<Readiness> {
+    pub fn readiness_to_leave(&mut self, conn: ConnId) -> Result<ReadinessToLeave> {
         let engine = &mut self.engine;
         let rest = engine.departures.0.get(&conn).is_some_and(|departure| departure.rest.is_some());
         let state = engine.slots.row(conn).map(|row| row.lifecycle);
         let Some(state) = state.filter(|state| state.is_live()) else {
             engine.ended_before_leaving(conn)?;
-            return Ok(Readiness::Gone);
+            return Ok(ReadinessToLeave::Gone);
         };
         if engine.is_shaking(engine.name_of(conn)) {
             self.stays(conn)?;
-            return Ok(Readiness::Shaking);
+            return Ok(ReadinessToLeave::Shaking);
         }
         if !state.is_polling() && (!state.is_busy() || rest) {
-            return Ok(Readiness::Ready);
+            return Ok(ReadinessToLeave::Ready);
         }
         engine.quiet(conn)?;
-        Ok(Readiness::NotYet)
+        Ok(ReadinessToLeave::NotYet)
     }
 
     /// Packs a connection that is ready. From now on it is neither sent to nor closed here. Fails where no descriptor is
@@ -491,7 +491,6 @@ impl<S: Default, P: Platform> Connections<S, P> {
         if tells_when_sent {
             engine.outgoing.tell_when_sent(conn);
         }
-        let after = engine.outgoing.send_anyway(&mut engine.slots, &engine.counters, conn, unsent)?;
-        engine.after_send(conn, after)
+        engine.transmit(conn, |outgoing, wire| outgoing.send_anyway(wire, conn, unsent))
     }
 }

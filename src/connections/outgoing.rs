@@ -29,20 +29,27 @@ pub(super) enum AfterSend {
     },
 }
 
+/// The parts of a shard that a send touches beside `Outgoing`.
+pub(super) struct Wire<'a, S, R> {
+    pub slots: &'a mut Slots<S, R>,
+    pub buffers: &'a mut Buffers,
+    pub counters: &'a Counters,
+}
+
 /// The bytes that are kept for peers that cannot be sent to now.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pending: HashMap<ConnId, Vec<u8>>,
     /// Bytes kept for one connection at most.
     max_pending: usize,
-    readiness: WriteReadiness,
+    write_readiness: WriteReadiness,
 }
 
 impl Outgoing {
     /// Keeps `max_pending` bytes for a connection at most, and at least what one receive brings.
     pub fn new(max_pending: usize) -> Outgoing {
-        let (pending, readiness) = Default::default();
-        Outgoing { pending, max_pending: max_pending.max(BUFFER_BYTES), readiness }
+        let (pending, write_readiness) = Default::default();
+        Outgoing { pending, max_pending: max_pending.max(BUFFER_BYTES), write_readiness }
     }
 
     /// Keeps so many bytes for a connection at least, and what one receive brings beside them.
@@ -53,15 +60,13 @@ impl Outgoing {
     /// Sends bytes after those that are already on their way.
     pub fn send<S: Default, R: RingOps>(
         &mut self,
-        slots: &mut Slots<S, R>,
-        buffers: &mut Buffers,
-        counters: &Counters,
+        mut wire: Wire<'_, S, R>,
         conn: ConnId,
         bytes: &[u8],
     ) -> Result<AfterSend> {
-        match self.hold_back(slots, conn, bytes) {
+        match self.hold_back(wire.slots, conn, bytes) {
             Some(after) => Ok(after),
-            None => send_bytes(slots, buffers, counters, conn, bytes),
+            None => wire.send(conn, bytes),
         }
     }
 
@@ -69,14 +74,13 @@ impl Outgoing {
     /// operation of the connection.
     pub fn send_shared<S: Default, R: RingOps>(
         &mut self,
-        slots: &mut Slots<S, R>,
-        counters: &Counters,
+        mut wire: Wire<'_, S, R>,
         conn: ConnId,
         bytes: &Arc<[u8]>,
     ) -> Result<AfterSend> {
-        match self.hold_back(slots, conn, bytes) {
+        match self.hold_back(wire.slots, conn, bytes) {
             Some(after) => Ok(after),
-            None => send_at_once(slots, counters, conn, bytes.clone()),
+            None => wire.send_shared(conn, bytes.clone()),
         }
     }
 
@@ -98,17 +102,16 @@ impl Outgoing {
     /// The kernel took only a part of a send. If the connection is still live, the rest waits in the kernel.
     pub fn sent_short<S: Default, R: RingOps>(
         &mut self,
-        slots: &mut Slots<S, R>,
-        counters: &Counters,
+        wire: Wire<'_, S, R>,
         conn: ConnId,
         (bytes, rest): (Arc<[u8]>, Range<usize>),
     ) -> Result<AfterSend> {
-        if !slots.is_live(conn) {
+        if !wire.slots.is_live(conn) {
             return Ok(AfterSend::GoOn);
         }
-        counters.parked.add(1);
-        self.readiness.blocked(conn);
-        slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes, rest)?;
+        wire.counters.parked.add(1);
+        self.write_readiness.blocked(conn);
+        wire.slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes, rest)?;
         Ok(AfterSend::Rest)
     }
 
@@ -116,15 +119,15 @@ impl Outgoing {
     /// is to be told.
     #[inline]
     pub fn operation_ended<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) {
-        if self.readiness.is_blocked(conn) && slots.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
-            self.readiness.drained(conn);
+        if self.write_readiness.is_blocked(conn) && slots.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
+            self.write_readiness.drained(conn);
         }
     }
 
     /// The next connection whose bytes have all been taken by the kernel after some had to wait.
     #[inline]
     pub fn next_drained(&mut self) -> Option<ConnId> {
-        self.readiness.next_drained()
+        self.write_readiness.next_drained()
     }
 
     /// Bytes kept for a connection.
@@ -141,33 +144,25 @@ impl Outgoing {
     /// connection meanwhile, it is sent after those.
     pub fn reply<S: Default, R: RingOps>(
         &mut self,
-        slots: &mut Slots<S, R>,
-        buffers: &mut Buffers,
-        counters: &Counters,
+        mut wire: Wire<'_, S, R>,
         conn: ConnId,
         (mut buffer, range): (Buffer, Range<usize>),
     ) -> Result<AfterSend> {
-        let after = match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.replying()) {
-            SendDecision::Now => return send_buffer(slots, buffers, counters, conn, buffer, range),
-            SendDecision::Later if !self.keep(slots, conn, &buffer.bytes()[range]) => {
+        let after = match wire.slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.replying()) {
+            SendDecision::Now => return wire.send_buffer(conn, buffer, range),
+            SendDecision::Later if !self.keep(wire.slots, conn, &buffer.bytes()[range]) => {
                 AfterSend::Reset { then_go_on: true }
             }
             SendDecision::Later | SendDecision::Never => AfterSend::GoOn,
         };
-        buffers.put(buffer);
+        wire.buffers.put(buffer);
         Ok(after)
     }
 
     /// Sends what was kept for a connection that has nothing in the kernel.
-    pub fn send_kept<S: Default, R: RingOps>(
-        &mut self,
-        slots: &mut Slots<S, R>,
-        buffers: &mut Buffers,
-        counters: &Counters,
-        conn: ConnId,
-    ) -> Result<AfterSend> {
+    pub fn send_kept<S: Default, R: RingOps>(&mut self, mut wire: Wire<'_, S, R>, conn: ConnId) -> Result<AfterSend> {
         let bytes = self.pending.remove(&conn).unwrap_or_default();
-        send_bytes(slots, buffers, counters, conn, &bytes)
+        wire.send(conn, &bytes)
     }
 
     /// Keeps bytes until the data operation in the kernel is over. `false` if that would be more than may be kept.
@@ -183,35 +178,34 @@ impl Outgoing {
 
     /// Takes what is kept for a connection that leaves, and whether the driver is to be told when all of it is sent.
     pub fn take(&mut self, conn: ConnId) -> (Vec<u8>, bool) {
-        (self.pending.remove(&conn).unwrap_or_default(), self.readiness.take(conn))
+        (self.pending.remove(&conn).unwrap_or_default(), self.write_readiness.take(conn))
     }
 
     /// Has the driver told when the kernel has taken all bytes of a connection. They waited for a slot or in another process,
     /// or the driver asked how many are pending.
     pub fn tell_when_sent(&mut self, conn: ConnId) {
-        self.readiness.blocked(conn);
+        self.write_readiness.blocked(conn);
     }
 
     /// Sends bytes on a connection as `send` does, also where they are more than may be kept: they were kept before. If
     /// something is in the kernel for the connection they are sent after it.
     pub fn send_anyway<S: Default, R: RingOps>(
         &mut self,
-        slots: &mut Slots<S, R>,
-        counters: &Counters,
+        mut wire: Wire<'_, S, R>,
         conn: ConnId,
         bytes: Vec<u8>,
     ) -> Result<AfterSend> {
-        match slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
+        match wire.slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
             SendDecision::Never => Ok(AfterSend::Rest),
             SendDecision::Now if bytes.is_empty() => {
-                self.operation_ended(slots, conn);
+                self.operation_ended(wire.slots, conn);
                 Ok(AfterSend::Rest)
             }
-            SendDecision::Now => send_at_once(slots, counters, conn, bytes.into()),
+            SendDecision::Now => wire.send_shared(conn, bytes.into()),
             SendDecision::Later => {
                 if !bytes.is_empty() {
                     self.pending.entry(conn).or_default().extend(bytes);
-                    slots.update(conn, SlotState::keep);
+                    wire.slots.update(conn, SlotState::keep);
                 }
                 Ok(AfterSend::Rest)
             }
@@ -220,7 +214,7 @@ impl Outgoing {
 
     /// A connection is over: drops what was kept for it.
     pub fn forget(&mut self, conn: ConnId) {
-        self.readiness.forget(conn);
+        self.write_readiness.forget(conn);
         if !self.pending.is_empty() {
             self.pending.remove(&conn);
         }
@@ -233,52 +227,37 @@ impl Outgoing {
     }
 }
 
-/// Sends bytes of any number on a connection with nothing in the kernel.
-fn send_bytes<S: Default, R: RingOps>(
-    slots: &mut Slots<S, R>,
-    buffers: &mut Buffers,
-    counters: &Counters,
-    conn: ConnId,
-    bytes: &[u8],
-) -> Result<AfterSend> {
-    if bytes.len() <= BUFFER_BYTES {
-        let mut buffer = buffers.take();
-        buffer.bytes()[..bytes.len()].copy_from_slice(bytes);
-        return send_buffer(slots, buffers, counters, conn, buffer, 0..bytes.len());
+impl<S: Default, R: RingOps> Wire<'_, S, R> {
+    /// Sends bytes of any number on a connection with nothing in the kernel.
+    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<AfterSend> {
+        if bytes.len() <= BUFFER_BYTES {
+            let mut buffer = self.buffers.take();
+            buffer.bytes()[..bytes.len()].copy_from_slice(bytes);
+            return self.send_buffer(conn, buffer, 0..bytes.len());
+        }
+        self.send_shared(conn, bytes.into())
     }
-    send_at_once(slots, counters, conn, bytes.into())
-}
 
-/// Sends shared bytes on a connection with nothing in the kernel.
-fn send_at_once<S: Default, R: RingOps>(
-    slots: &mut Slots<S, R>,
-    counters: &Counters,
-    conn: ConnId,
-    bytes: Arc<[u8]>,
-) -> Result<AfterSend> {
-    if bytes.is_empty() {
-        return Ok(AfterSend::GoOn);
+    /// Sends shared bytes on a connection with nothing in the kernel.
+    fn send_shared(&mut self, conn: ConnId, bytes: Arc<[u8]>) -> Result<AfterSend> {
+        if bytes.is_empty() {
+            return Ok(AfterSend::GoOn);
+        }
+        self.slots.update(conn, SlotState::send);
+        self.counters.bytes_out.add(bytes.len() as u64);
+        self.slots.ring(conn).send_shared(conn.token(Operation::Send), bytes)?;
+        Ok(AfterSend::Rest)
     }
-    slots.update(conn, SlotState::send);
-    counters.bytes_out.add(bytes.len() as u64);
-    slots.ring(conn).send_shared(conn.token(Operation::Send), bytes)?;
-    Ok(AfterSend::Rest)
-}
 
-fn send_buffer<S: Default, R: RingOps>(
-    slots: &mut Slots<S, R>,
-    buffers: &mut Buffers,
-    counters: &Counters,
-    conn: ConnId,
-    buffer: Buffer,
-    range: Range<usize>,
-) -> Result<AfterSend> {
-    if range.is_empty() {
-        buffers.put(buffer);
-        return Ok(AfterSend::GoOn);
+    /// Sends a part of a buffer on a connection with nothing in the kernel.
+    fn send_buffer(&mut self, conn: ConnId, buffer: Buffer, range: Range<usize>) -> Result<AfterSend> {
+        if range.is_empty() {
+            self.buffers.put(buffer);
+            return Ok(AfterSend::GoOn);
+        }
+        self.slots.update(conn, SlotState::send);
+        self.counters.bytes_out.add(range.len() as u64);
+        self.slots.ring(conn).send(conn.token(Operation::Send), buffer, range)?;
+        Ok(AfterSend::Rest)
     }
-    slots.update(conn, SlotState::send);
-    counters.bytes_out.add(range.len() as u64);
-    slots.ring(conn).send(conn.token(Operation::Send), buffer, range)?;
-    Ok(AfterSend::Rest)
 }

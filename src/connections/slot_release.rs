@@ -1,5 +1,5 @@
 //! Some kernels free the descriptor of a closed slot only once every operation that began before on the same ring has
-//! ended (`Quirks::closed_slots_linger`). A poll may wait for days. Every connection that was closed meanwhile keeps
+//! ended (`Quirks::releases_slots_late`). A poll may wait for days. Every connection that was closed meanwhile keeps
 //! its socket, about 4 kB, and 200 bytes for the wait. So when a ring has closed a certain share of the connections
 //! that it holds, all its polls are armed anew.
 
@@ -13,24 +13,24 @@ use crate::token::Operation;
 /// Polls armed anew in one pass.
 const REARMS_PER_PASS: usize = 256;
 
-/// One closed connection may linger in a ring for each so many live ones. A larger number would need less memory, and
-/// arm more polls for each close.
-const LINGERING_SHARE: u32 = 4;
+/// One closed slot of a ring may be unreleased for each so many live connections. A larger number would need less memory,
+/// and arm more polls for each close.
+const UNRELEASED_SHARE: u32 = 4;
 
-/// So many closed connections may linger in a ring in any case.
-const LINGERING_ANYWAY: u32 = 64;
+/// So many closed slots of a ring may be unreleased in any case.
+const UNRELEASED_ANYWAY: u32 = 64;
 
-/// The closed connections that linger in the rings of a shard.
+/// The closed slots of a shard's rings that the kernel has not released.
 #[derive(Debug)]
 pub(super) struct SlotRelease {
-    rings: Vec<Lingering>,
+    rings: Vec<Unreleased>,
     /// Rings whose polls are being armed anew.
     rearming: VecDeque<usize>,
 }
 
-/// The closed connections that linger in one ring.
+/// The closed slots of one ring that the kernel has not released.
 #[derive(Debug, Clone, Copy, Default)]
-struct Lingering {
+struct Unreleased {
     /// Slots closed since the polls were last armed anew.
     closed: u32,
     /// The polls of the slots before this one are still to be armed anew; `None` while that is not under way.
@@ -38,9 +38,9 @@ struct Lingering {
 }
 
 impl SlotRelease {
-    /// Nothing lingers in this number of rings.
+    /// This number of rings, without a closed slot.
     pub fn new(rings: usize) -> SlotRelease {
-        SlotRelease { rings: vec![Lingering::default(); rings], rearming: VecDeque::new() }
+        SlotRelease { rings: vec![Unreleased::default(); rings], rearming: VecDeque::new() }
     }
 
     /// Whether polls are being armed anew.
@@ -50,14 +50,14 @@ impl SlotRelease {
 
     /// A slot of this ring was closed.
     pub fn slot_closed<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, ring: usize) {
-        if !slots.ring_at(ring).closed_slots_linger() {
+        if !slots.ring_at(ring).releases_slots_late() {
             return;
         }
-        let lingering = &mut self.rings[ring];
-        lingering.closed += 1;
-        let most = LINGERING_ANYWAY + slots.in_use_of(ring) / LINGERING_SHARE;
-        if lingering.place.is_none() && lingering.closed > most {
-            *lingering = Lingering { closed: 0, place: Some(slots.used_of(ring)) };
+        let unreleased = &mut self.rings[ring];
+        unreleased.closed += 1;
+        let most = UNRELEASED_ANYWAY + slots.in_use_of(ring) / UNRELEASED_SHARE;
+        if unreleased.place.is_none() && unreleased.closed > most {
+            *unreleased = Unreleased { closed: 0, place: Some(slots.used_of(ring)) };
             self.rearming.push_back(ring);
         }
     }

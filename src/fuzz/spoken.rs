@@ -103,18 +103,18 @@ pub fn upgrade(bytes: &[u8]) {
 
 /// The requests of a stream that comes in pieces, each with its body, and whether one was refused.
 fn asked(stream: &[u8], cuts: &[usize]) -> (Vec<(String, Vec<u8>)>, bool) {
-    let (mut requests, mut place, mut all) = (Requests::new(1_000, 1 << 20), None, Vec::new());
+    let (mut requests, mut key, mut all) = (Requests::new(1_000, 1 << 20), None, Vec::new());
     for piece in cuts.windows(2) {
         let (data, mut at) = (&stream[piece[0]..piece[1]], 0);
         while at < data.len() {
             let before = at;
-            match requests.next(&mut place, data, &mut at) {
+            match requests.next(&mut key, data, &mut at) {
                 Err(_) => return (all, true),
                 Ok(Next::More { .. }) => assert_eq!(at, data.len(), "what is left would be lost"),
                 Ok(Next::Whole(request)) => {
                     assert!(request.body().len() <= 1_000);
                     all.push((format!("{} {}", request.method(), request.target()), request.body().to_vec()));
-                    requests.free(&mut place);
+                    requests.free(&mut key);
                     assert!(at > before, "a request used nothing");
                 }
             }

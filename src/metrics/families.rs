@@ -475,12 +475,13 @@ fn histogram<const N: usize>(family: &mut MetricEncoder, shard: usize, counts: &
 /// is left out: a counter that fell to 0 would mean that the process was restarted.
 fn process(encoder: &mut DescriptorEncoder) -> fmt::Result {
     let (host, pid) = (Host::here(), std::process::id());
-    let (user, system) = host.cpu_seconds(pid);
-    let (resident, _) = host.resident(pid);
-    if resident > 0 {
+    if let Some(spent) = host.cpu_time(pid) {
         let help = "Total user and system CPU time spent in seconds.";
         let mut seconds = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
-        seconds.encode_counter::<NoLabelSet, f64, u64>(&(user + system), None)?;
+        seconds.encode_counter::<NoLabelSet, f64, u64>(&spent.total(), None)?;
+    }
+    let (resident, _) = host.resident(pid);
+    if resident > 0 {
         let help = "Resident memory size in bytes.";
         let mut bytes = encoder.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?;
         bytes.encode_gauge(&resident)?;

@@ -6,8 +6,9 @@ use super::proof::proof;
 use super::{failures, fanout, storm};
 use crate::error::Result;
 use crate::format::{Escaped, bytes, count, measured, time};
+use crate::host::CpuTime;
 use crate::latency::{Latency, PERCENTILES};
-use crate::results::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf};
+use crate::results::document::{ClientDocument, LatencyDocument, LatencyOf};
 use crate::results::{AuditResult, EchoSource, HibernationDocument, ServerSummary, TakeoverDocument};
 use crate::walls::Explained;
 
@@ -154,7 +155,7 @@ pub fn server(summary: &ServerSummary) -> String {
         bytes(total.bytes_out),
     );
     let _ = write!(out, "most live at once {}, ", count(summary.peak_live));
-    let (user, system) = summary.cpu_seconds;
+    let CpuTime { user, system } = summary.cpu_time;
     let _ = match summary.resident_bytes {
         // Every process has some memory.
         0 => writeln!(out, "resident memory and cpu not readable in /proc"),
@@ -167,8 +168,8 @@ pub fn server(summary: &ServerSummary) -> String {
         let _ = writeln!(out, "{name}: {}", listed(&counts));
     }
     if let Some(tls) = &summary.tls {
-        for (title, counts) in [("TLS handshakes", tls.handshakes()), ("TLS records", tls.records())] {
-            let _ = writeln!(out, "{title}: {}", listed(&counts));
+        for (name, counts) in tls.named() {
+            let _ = writeln!(out, "{name}: {}", listed(&counts));
         }
     }
     if let Some(TakeoverDocument { taken_over, handed_over, lost }) = summary.takeover {
@@ -201,12 +202,7 @@ fn hibernation(out: &mut String, slept: &HibernationDocument) {
 
 /// Writes a table with a row for each machine, or for each shard of a single client.
 fn latencies(out: &mut String, document: &ClientDocument, title: &str, which: LatencyOf) {
-    let (heading, mut rows): (_, Vec<(String, &Latencies)>) = if document.machines.is_empty() {
-        ("shard", document.shards.iter().map(|shard| (shard.shard.to_string(), &shard.latencies)).collect())
-    } else {
-        let name = |name: &str| name.to_owned();
-        ("machine", document.machines.iter().map(|one| (name(&one.machine), &one.result.latencies)).collect())
-    };
+    let (heading, mut rows) = document.parts();
     rows.push(("all".to_owned(), &document.latencies));
     table(out, title, heading, rows.into_iter().map(|(name, latencies)| (name, which(latencies))).collect());
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, Results};
+use super::document::{ClientDocument, LatencyDocument, LatencyOf, Results};
 use super::{FanoutDocument, PublicationDocument};
 
 /// The unit of a number.
@@ -200,19 +200,14 @@ fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), 
         ("max", |one| one.max),
     ];
     let change = |(figure, of): (&str, Of<LatencyDocument, u64>)| {
-        let seen = |document: &ClientDocument| Figure {
-            value: of(which(&document.latencies)) as f64,
-            range: range(parts(document).into_iter().map(which).filter(|one| one.count > 0).map(|one| of(one) as f64)),
+        let seen = |document: &ClientDocument| {
+            let parts = document.parts().1.into_iter().map(|(_, part)| which(part));
+            let range = range(parts.filter(|one| one.count > 0).map(|one| of(one) as f64));
+            Figure { value: of(which(&document.latencies)) as f64, range }
         };
         Change::of(format!("{name} {figure}"), Unit::Microseconds, seen(before), seen(after))
     };
     figures.into_iter().map(change).collect()
-}
-
-/// The parts of a result that have measurements of their own.
-fn parts(document: &ClientDocument) -> Vec<&Latencies> {
-    let shards = document.shards.iter().map(|shard| &shard.latencies);
-    shards.chain(document.machines.iter().map(|one| &one.result.latencies)).collect()
 }
 
 /// The lowest and the highest value; `None` for fewer than two values.

@@ -314,6 +314,16 @@ impl ClientDocument {
             machines: Vec::new(),
         })
     }
+
+    /// The parts with measurements of their own, each with its name: the shards of a client, or the machines of a merged
+    /// result. Before them the word for one.
+    pub fn parts(&self) -> (&'static str, Vec<(String, &Latencies)>) {
+        if self.machines.is_empty() {
+            ("shard", self.shards.iter().map(|shard| (shard.shard.to_string(), &shard.latencies)).collect())
+        } else {
+            ("machine", self.machines.iter().map(|one| (one.machine.clone(), &one.result.latencies)).collect())
+        }
+    }
 }
 
 /// The results in a file: a client's, and its server's if the file has it.
@@ -489,8 +499,8 @@ impl ServerDocument {
             spoken: summary.spoken,
             tls: summary.tls,
             takeover: summary.takeover,
-            cpu_user_seconds: summary.cpu_seconds.0,
-            cpu_system_seconds: summary.cpu_seconds.1,
+            cpu_user_seconds: summary.cpu_time.user,
+            cpu_system_seconds: summary.cpu_time.system,
             shards: shards.collect(),
         }
     }

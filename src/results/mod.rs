@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Suspended;
 use crate::error::Result;
 use crate::failure::{Cause, Causes};
-use crate::host::NetCounters;
+use crate::host::{CpuTime, NetCounters};
 use crate::latency::Latency;
 use crate::plan::ShardPlan;
 use crate::stats::{ProgressSnapshot, Snapshot};
@@ -288,8 +288,8 @@ pub struct ServerSummary {
     pub takeover: Option<TakeoverDocument>,
     /// The highest resident memory of the process, in bytes (VmHWM).
     pub resident_bytes: u64,
-    /// Processor time of the process in seconds, user and system.
-    pub cpu_seconds: (f64, f64),
+    /// Processor time of the process; zeros when it cannot be read.
+    pub cpu_time: CpuTime,
 }
 
 impl ServerSummary {

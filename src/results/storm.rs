@@ -8,6 +8,7 @@ use super::Summary;
 use super::check::{self, Checked};
 use super::document::LatencyDocument;
 use crate::error::Result;
+use crate::host::CpuTime;
 use crate::latency::Latency;
 
 /// A part of a storm's course.
@@ -46,8 +47,8 @@ pub struct ShardStorm {
 pub struct StageCost {
     /// Length of the stage in seconds.
     pub seconds: f64,
-    /// The server's processor time in seconds, user and system; `None` where it is not known.
-    pub server_cpu: Option<(f64, f64)>,
+    /// The server's processor time; `None` where it is not known.
+    pub server_cpu: Option<CpuTime>,
 }
 
 /// The storm as seen by the shard that leads it.
@@ -131,8 +132,8 @@ impl StormDocument {
             Ok(StageDocument {
                 seconds: cost.seconds,
                 echo: LatencyDocument::of(&echo)?,
-                server_cpu_user_seconds: cost.server_cpu.map(|cpu| cpu.0),
-                server_cpu_system_seconds: cost.server_cpu.map(|cpu| cpu.1),
+                server_cpu_user_seconds: cost.server_cpu.map(|cpu| cpu.user),
+                server_cpu_system_seconds: cost.server_cpu.map(|cpu| cpu.system),
             })
         };
         let (before, during, after) = (stage(Stage::Before)?, stage(Stage::During)?, stage(Stage::After)?);
@@ -153,7 +154,7 @@ impl StormDocument {
             before,
             during,
             after,
-            server_cpu_us_per_closed: spent.map(|(user, system)| (user + system) * 1e6 / closed as f64),
+            server_cpu_us_per_closed: spent.map(|cpu| cpu.total() * 1e6 / closed as f64),
         }))
     }
 

@@ -142,8 +142,12 @@ impl ProcessSample {
     /// The sample of a process of this host; `None` if it is gone.
     pub fn of(host: &Host, pid: u32) -> Option<ProcessSample> {
         let (resident_bytes, _) = host.resident(pid);
-        let (cpu_user_seconds, cpu_system_seconds) = host.cpu_seconds(pid);
-        (resident_bytes > 0).then_some(ProcessSample { resident_bytes, cpu_user_seconds, cpu_system_seconds })
+        let spent = host.cpu_time(pid).unwrap_or_default();
+        (resident_bytes > 0).then_some(ProcessSample {
+            resident_bytes,
+            cpu_user_seconds: spent.user,
+            cpu_system_seconds: spent.system,
+        })
     }
 
     fn check(&self) -> Checked {

@@ -112,8 +112,13 @@ impl ServerTlsDocument {
         }
     }
 
-    /// What became of handshakes: each count with its name, in the order in which they are shown.
-    pub fn handshakes(&self) -> Vec<(&'static str, u64)> {
+    /// The handshakes, and the records with what ended established connections: each part with its name and its counts, in
+    /// the order in which they are shown.
+    pub fn named(&self) -> [(&'static str, Vec<(&'static str, u64)>); 2] {
+        [("TLS handshakes", self.handshakes()), ("TLS records", self.records())]
+    }
+
+    fn handshakes(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("full", self.handshakes_full),
             ("resumed", self.handshakes_resumed),
@@ -125,8 +130,7 @@ impl ServerTlsDocument {
         ]
     }
 
-    /// The same of records, and of what ended established connections.
-    pub fn records(&self) -> Vec<(&'static str, u64)> {
+    fn records(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("opened", self.records_opened),
             ("sealed", self.records_sealed),

@@ -99,7 +99,7 @@ pub trait RingOps {
     fn buffers_held(&self) -> usize;
 
     /// Whether the descriptor of a closed slot stays open for as long as an older operation of this ring waits.
-    fn closed_slots_linger(&self) -> bool;
+    fn releases_slots_late(&self) -> bool;
 
     /// Whether there is anything to do: what `needs_enter` tells of, completions, or sends that the kernel took.
     fn has_work(&mut self) -> bool;

@@ -19,7 +19,7 @@ pub struct Quirks {
     pub work: TaskWork,
     /// The descriptor of a closed slot stays open until every operation that its ring began before the close has ended.
     /// Kernels before 6.13 do that (the queue of `io_rsrc_node`s in io_uring/rsrc.c).
-    pub closed_slots_linger: bool,
+    pub releases_slots_late: bool,
     /// An accept can be told to wait for a connection before it tries to take one (`IORING_ACCEPT_POLL_FIRST`, 6.10).
     /// Otherwise the kernel allocates a socket and a file before it looks for a connection (`do_accept` in
     /// net/socket.c), so a futile accept costs about as much as a successful one.
@@ -54,7 +54,7 @@ impl fmt::Display for TaskWork {
 const SMALL: Queues = Queues { submissions: 8, completions: 16 };
 
 /// The quirks that the experiments' rings are opened with, before the real ones are known.
-const TRIED: Quirks = Quirks { work: TaskWork::Deferred, closed_slots_linger: false, accepts_wait_first: true };
+const TRIED: Quirks = Quirks { work: TaskWork::Deferred, releases_slots_late: false, accepts_wait_first: true };
 
 /// The quirks of this kernel. The first call finds them by experiments, with rings of its own.
 pub fn quirks() -> Result<Quirks> {
@@ -63,7 +63,7 @@ pub fn quirks() -> Result<Quirks> {
         return Ok(*found);
     }
     let work = if rings_within_wake_ups()? { TaskWork::Deferred } else { TaskWork::Cooperative };
-    let found = Quirks { work, closed_slots_linger: closed_slots_linger()?, accepts_wait_first: accepts_wait_first()? };
+    let found = Quirks { work, releases_slots_late: releases_slots_late()?, accepts_wait_first: accepts_wait_first()? };
     Ok(*FOUND.get_or_init(|| found))
 }
 
@@ -91,7 +91,7 @@ fn rings_within_wake_ups() -> Result<bool> {
 }
 
 /// Whether a closed descriptor stays open while an older poll of the same ring waits.
-fn closed_slots_linger() -> Result<bool> {
+fn releases_slots_late() -> Result<bool> {
     let doorbell = Doorbell::new()?;
     let mut ring = Ring::new(2, SMALL, doorbell.raw(), TRIED, Accepts::Direct)?;
     let (idle, _its_writer) = pipe().map_err(refused)?;

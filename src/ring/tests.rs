@@ -164,8 +164,8 @@ fn what_is_reset_can_be_closed_later() {
 /// What goes on in another descriptor of the socket is not shut down with the slot, whatever the kernel's habits.
 #[test]
 fn a_slot_that_is_closed_alone_leaves_the_socket_as_it_is() {
-    for closed_slots_linger in [false, true] {
-        let quirks = Quirks { closed_slots_linger, ..quirks().unwrap() };
+    for releases_slots_late in [false, true] {
+        let quirks = Quirks { releases_slots_late, ..quirks().unwrap() };
         let (mut ring, mut peers) = connected_to(&Doorbell::new().unwrap(), 1, TINY, quirks);
         let Ok(copy) = ring.copy_descriptor(token(0)).unwrap() else { return };
         ring.close_ours(token(0)).unwrap();
@@ -187,7 +187,7 @@ fn the_socket_of_a_closed_slot_serves_another_connection() {
     if !skips::may("no sleeping connections", catcher.as_ref()) {
         return;
     }
-    let quirks = Quirks { closed_slots_linger: true, ..quirks().unwrap() };
+    let quirks = Quirks { releases_slots_late: true, ..quirks().unwrap() };
     let (mut ring, mut peers) = connected_to(&Doorbell::new().unwrap(), 2, TINY, quirks);
     let mut asleep = Vec::new();
     for slot in 0..2 {

@@ -17,7 +17,7 @@ pub(super) enum Phase {
 /// service keeps.
 #[derive(Debug, Default)]
 pub struct Conversation<T> {
-    /// The phase in the highest two bits, five marks below them, and then the place of what is incomplete, counted from 1.
+    /// The phase in the highest two bits, five marks below them, and then the key of what is incomplete, counted from 1.
     bits: u32,
     pub(super) state: T,
 }
@@ -32,7 +32,7 @@ const HEAD_ONLY: u32 = 1 << 27;
 const CLOSES: u32 = 1 << 26;
 /// Requests wait until the peer has read the answers to those before.
 const FULL: u32 = 1 << 25;
-const PLACE: u32 = FULL - 1;
+const KEY: u32 = FULL - 1;
 
 /// What is to be known of a request when it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,16 +65,16 @@ impl<T> Conversation<T> {
 
     /// Goes on with another phase. A request that was awaiting its answer does so no more, and none waits for its turn.
     pub(super) fn enter(&mut self, phase: Phase) {
-        self.bits = self.bits & (TIMED | PLACE) | (phase as u32) << PHASE_SHIFT;
+        self.bits = self.bits & (TIMED | KEY) | (phase as u32) << PHASE_SHIFT;
     }
 
-    /// Where what is incomplete is kept.
-    pub(super) fn place(&self) -> Option<u32> {
-        (self.bits & PLACE).checked_sub(1)
+    /// The key of what is incomplete.
+    pub(super) fn key(&self) -> Option<u32> {
+        (self.bits & KEY).checked_sub(1)
     }
 
-    pub(super) fn set_place(&mut self, place: Option<u32>) {
-        self.bits = self.bits & !PLACE | place.map_or(0, |place| place + 1) & PLACE;
+    pub(super) fn set_key(&mut self, key: Option<u32>) {
+        self.bits = self.bits & !KEY | key.map_or(0, |key| key + 1) & KEY;
     }
 
     /// The request whose answer comes later, if there is one.
@@ -162,23 +162,23 @@ impl<'a> Carried<'a> {
         Some(Carried { phase, timed: bits & 1 != 0, asked, full, kept, inner })
     }
 
-    /// Writes it into a row. `keep` keeps what is incomplete, and returns its place. `false` if it cannot.
+    /// Writes it into a row. `keep` keeps what is incomplete, and returns its key. `false` if it cannot.
     pub fn bring<T>(&self, row: &mut Conversation<T>, keep: impl FnOnce(&[u8]) -> Option<u32>) -> bool {
         row.enter(self.phase);
         row.set_timed(self.timed);
         row.set_awaited(self.asked);
         row.set_full(self.full);
-        row.set_place(None);
+        row.set_key(None);
         if self.kept.is_empty() {
             return true;
         }
-        let place = keep(self.kept);
-        row.set_place(place);
-        if place.is_none() {
+        let key = keep(self.kept);
+        row.set_key(key);
+        if key.is_none() {
             // The service is not told of its end, as it was not told that the connection has come.
             row.enter(Phase::Over);
         }
-        place.is_some()
+        key.is_some()
     }
 
     /// Whether the service within knows the connection, where that is told of WebSocket alone.
@@ -221,27 +221,27 @@ mod tests {
             let is_kept = carried.bring(&mut row, |bytes| (bytes == kept).then_some(8));
             prop_assert!(is_kept);
             prop_assert_eq!((row.awaited(), row.is_full()), (asked, full));
-            prop_assert_eq!((row.phase(), row.is_timed(), row.place()), (phase, timed, (!kept.is_empty()).then_some(8)));
+            prop_assert_eq!((row.phase(), row.is_timed(), row.key()), (phase, timed, (!kept.is_empty()).then_some(8)));
             prop_assert_eq!(Carried::of(&row, &kept), Carried { inner: &[], ..carried });
             prop_assert_eq!(carried.bring(&mut row, |_| None), kept.is_empty());
         }
 
         #[test]
         fn each_part_is_changed_alone(
-            places in prop::collection::vec(prop::option::of(0..PLACE - 1), 1..9), timed: bool, full: bool,
+            keys in prop::collection::vec(prop::option::of(0..KEY - 1), 1..9), timed: bool, full: bool,
             asked in prop::option::of((any::<bool>(), any::<bool>())),
         ) {
             let asked = asked.map(|(head_only, closes)| Asked { head_only, closes });
             let mut conversation = Conversation::<()>::default();
             let phases = [Phase::Open, Phase::Closing, Phase::Over, Phase::Http];
-            for (place, phase) in places.into_iter().zip(phases.into_iter().cycle()) {
+            for (key, phase) in keys.into_iter().zip(phases.into_iter().cycle()) {
                 conversation.enter(phase);
                 conversation.set_timed(timed);
                 conversation.set_awaited(asked);
                 conversation.set_full(full);
-                conversation.set_place(place);
+                conversation.set_key(key);
                 prop_assert_eq!((conversation.awaited(), conversation.is_full()), (asked, full));
-                prop_assert_eq!((conversation.phase(), conversation.is_timed(), conversation.place()), (phase, timed, place));
+                prop_assert_eq!((conversation.phase(), conversation.is_timed(), conversation.key()), (phase, timed, key));
                 prop_assert_eq!(conversation.is_open(), phase == Phase::Open);
             }
         }

@@ -438,6 +438,12 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.pending_bytes(conn)
     }
 
+    /// How a connection is closed whose deadline has passed: in order, or with a reset if bytes wait for a peer that does not
+    /// read. An orderly close would wait for them, and that might be for ever. To be asked before anything more is sent.
+    pub(super) fn late_close_mode(&mut self, conn: ConnId, orderly: CloseMode) -> CloseMode {
+        if self.pending(conn) > 0 { CloseMode::Abort } else { orderly }
+    }
+
     /// Has `Service::sent` follow when the kernel has taken all that is on its way to a connection, or that the same call sends
     /// to it.
     pub(super) fn tell_when_sent(&mut self, conn: ConnId) {

@@ -158,9 +158,9 @@ impl<S: HttpService> Http<S> {
     fn take(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>, conn: ConnId, data: &[u8]) -> After {
         let Http { service, limits, requests, out, answered } = self;
         out.clear();
-        let mut place = ctx.state(conn).and_then(|row| row.place());
+        let mut key = ctx.state(conn).and_then(|row| row.key());
         let unsent = ctx.unsent(conn);
-        let mut exchange = Exchange { requests, place: &mut place, data, at: 0, unsent, out };
+        let mut exchange = Exchange { requests, key: &mut key, data, at: 0, unsent, out };
         let mut waits = None;
         let after = serve(&mut exchange, ctx, |ctx, request, out| {
             let (head_only, closes) = (request.method() == "HEAD", !request.head.keeps_alive);
@@ -186,7 +186,7 @@ impl<S: HttpService> Http<S> {
         let Some(row) = ctx.state(conn) else { return after };
         row.set_awaited(waits.map(|(asked, _)| asked));
         row.set_full(after == After::Full);
-        row.set_place(place);
+        row.set_key(key);
         match after {
             After::Awaits { new: true } | After::Full => ctx.set_deadline(conn, Some(limits.request_time)),
             After::Awaits { new: false } => {}
@@ -303,11 +303,11 @@ impl<S: HttpService> Service for Http<S> {
 
     fn closed(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, reason: CloseReason) {
         if let Some(row) = ctx.state(conn) {
-            let mut place = row.place();
-            row.set_place(None);
+            let mut key = row.key();
+            row.set_key(None);
             row.set_awaited(None);
             row.enter(Phase::Over);
-            self.requests.free(&mut place);
+            self.requests.free(&mut key);
         }
         self.service.closed(&mut HttpCtx::new(ctx.again(), &mut self.answered), conn, reason);
         self.go_on(ctx);
@@ -376,9 +376,9 @@ pub(super) fn keep<T: Default>(
     if data.is_empty() || row.awaited().is_some_and(|asked| asked.closes) {
         return true;
     }
-    let mut place = row.place();
-    let kept = requests.keep(&mut place, data);
-    row.set_place(place);
+    let mut key = row.key();
+    let kept = requests.keep(&mut key, data);
+    row.set_key(key);
     let Err(fault) = kept else { return true };
     row.enter(Phase::Over);
     fault.count(ctx.counters());
@@ -388,10 +388,10 @@ pub(super) fn keep<T: Default>(
 
 /// Takes what `keep` has kept, as its turn has come.
 pub(super) fn take_kept<T>(requests: &mut Requests, row: &mut Conversation<T>) -> Vec<u8> {
-    let place = row.place();
-    row.set_place(None);
+    let key = row.key();
+    row.set_key(None);
     row.set_full(false);
-    requests.taken(place)
+    requests.taken(key)
 }
 
 /// Sends what one receive is answered with: in its own buffer if it fits.
@@ -418,29 +418,27 @@ pub(super) fn close_after<S: Default>(ctx: &mut Ctx<'_, S>, conn: ConnId, after:
 
 /// The deadline of a connection that speaks HTTP, or says nothing more, has passed.
 pub(super) fn expired<T: Default>(requests: &mut Requests, ctx: &mut Ctx<'_, Conversation<T>>, conn: ConnId) {
-    let pending = ctx.pending(conn) > 0;
     let Some(row) = ctx.state(conn) else { return };
-    let mut place = row.place();
+    let mut key = row.key();
     // Whole requests that wait for their turn are not late.
-    let is_late = row.phase() == Phase::Http && place.is_some() && !row.is_full();
+    let is_late = row.phase() == Phase::Http && key.is_some() && !row.is_full();
     if row.phase() == Phase::Http {
-        row.set_place(None);
-        requests.free(&mut place);
+        row.set_key(None);
+        requests.free(&mut key);
     }
     row.enter(Phase::Over);
     if is_late {
         Fault::Late.count(ctx.counters());
     }
-    if is_late && !pending {
+    let mode = ctx.late_close_mode(conn, if is_late { CloseMode::Lingering } else { CloseMode::Graceful });
+    if mode == CloseMode::Lingering {
         let mut answer = Vec::new();
         Fault::Late.response().write(false, Some("close"), &mut answer);
         ctx.send(conn, &answer);
         // A peer that does not read it must not wait for ever.
         ctx.set_deadline(conn, Some(LAST_WORD));
-        ctx.close(conn, CloseMode::Lingering);
-    } else {
-        ctx.close(conn, if pending { CloseMode::Abort } else { CloseMode::Graceful });
     }
+    ctx.close(conn, mode);
 }
 
 /// How long a peer has to read the last thing that is said to it.

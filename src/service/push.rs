@@ -5,9 +5,9 @@ mod board;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use board::Handover;
 pub use board::PushMessage;
-pub(super) use board::Role;
-use board::{Board, Place, Shard};
+use board::{Board, Shard, ShardView};
 
 use super::http::{LAST_WORD, Request, Response};
 use super::slab::{Holds, Slab};
@@ -63,8 +63,8 @@ impl Holds for Part {
 }
 
 impl Shard for Ctx<'_, u32> {
-    fn place(&self) -> Place {
-        Place { shard: self.shard(), shards: self.shards(), is_divided: self.is_divided() }
+    fn view(&self) -> ShardView {
+        ShardView { shard: self.shard(), shards: self.shards(), is_divided: self.is_divided() }
     }
 
     fn counters(&self) -> &Counters {
@@ -77,8 +77,8 @@ impl Shard for Ctx<'_, u32> {
 }
 
 impl Shard for WebSocketCtx<'_, ()> {
-    fn place(&self) -> Place {
-        Place { shard: self.shard(), shards: self.shards(), is_divided: self.is_divided() }
+    fn view(&self) -> ShardView {
+        ShardView { shard: self.shard(), shards: self.shards(), is_divided: self.is_divided() }
     }
 
     fn counters(&self) -> &Counters {
@@ -136,11 +136,11 @@ impl Push {
     }
 
     /// Closes a connection for what its peer has sent. The answers to what came before go first.
-    fn refuse(&mut self, ctx: &mut Ctx<'_, u32>, place: Option<u32>, conn: ConnId) -> Reply {
+    fn refuse(&mut self, ctx: &mut Ctx<'_, u32>, key: Option<u32>, conn: ConnId) -> Reply {
         Ctx::counters(ctx).frames_refused.add(1);
-        self.parts.free(place);
-        if let Some(place) = ctx.state(conn) {
-            *place = 0;
+        self.parts.free(key);
+        if let Some(state) = ctx.state(conn) {
+            *state = 0;
         }
         // A peer that does not read them must not wait for ever.
         ctx.set_deadline(conn, Some(LAST_WORD));
@@ -151,7 +151,7 @@ impl Push {
 }
 
 impl Service for Push {
-    /// The place of a frame of which a part has come, counted from 1.
+    /// The key of the frame of which a part has come, counted from 1.
     type State = u32;
     type Message = PushMessage;
 
@@ -164,17 +164,17 @@ impl Service for Push {
 
     fn received(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, data: &mut [u8]) -> Reply {
         let Some(state) = ctx.state(conn) else { return Reply::Nothing };
-        let place = state.checked_sub(1);
+        let key = state.checked_sub(1);
         self.out.clear();
-        let mut part = self.parts.take(place).0;
+        let mut part = self.parts.take(key).0;
         let had = !part.is_empty();
         if had {
             part.extend_from_slice(data);
         }
         let bytes: &[u8] = if had { &part } else { data };
-        let Some(used) = self.frames(ctx, conn, bytes) else { return self.refuse(ctx, place, conn) };
+        let Some(used) = self.frames(ctx, conn, bytes) else { return self.refuse(ctx, key, conn) };
         let kept = if used == bytes.len() {
-            self.parts.free(place);
+            self.parts.free(key);
             0
         } else {
             if had {
@@ -182,8 +182,8 @@ impl Service for Push {
             } else {
                 part.extend_from_slice(&data[used..]);
             }
-            match self.parts.put(place, Part(part)) {
-                Ok(place) => place + 1,
+            match self.parts.put(key, Part(part)) {
+                Ok(key) => key + 1,
                 Err(_) => return self.refuse(ctx, None, conn),
             }
         };
@@ -209,20 +209,20 @@ impl Service for Push {
 
     /// A frame was not whole in time, or a peer that was refused does not read.
     fn expired(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId) {
-        let is_late = ctx.state(conn).is_some_and(|place| *place != 0);
+        let is_late = ctx.state(conn).is_some_and(|state| *state != 0);
         Ctx::counters(ctx).frames_refused.add(is_late.into());
-        let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Lingering };
+        let mode = ctx.late_close_mode(conn, CloseMode::Lingering);
         ctx.close(conn, mode);
     }
 
     fn closed(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, _: CloseReason) {
         self.board.closed(conn);
-        let place = ctx.state(conn).and_then(|place| place.checked_sub(1));
-        self.parts.free(place);
+        let key = ctx.state(conn).and_then(|state| state.checked_sub(1));
+        self.parts.free(key);
     }
 
     fn may_divide(&mut self, ctx: &mut Ctx<'_, u32>) -> bool {
-        self.board.may_divide(ctx.place())
+        self.board.may_divide(ctx.view())
     }
 
     fn united(&mut self, ctx: &mut Ctx<'_, u32>) {
@@ -234,19 +234,19 @@ impl Service for Push {
     /// What the connection is here, and then what has come of a frame.
     fn hand_over(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, state: &mut Vec<u8>) {
         self.board.depart(conn).write(state);
-        let place = ctx.state(conn).and_then(|place| std::mem::take(place).checked_sub(1));
-        state.extend(self.parts.take(place).0);
-        self.parts.free(place);
+        let key = ctx.state(conn).and_then(|state| std::mem::take(state).checked_sub(1));
+        state.extend(self.parts.take(key).0);
+        self.parts.free(key);
     }
 
     fn taken_over(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, state: &[u8]) {
-        let Some((role, frame)) = Role::read(state) else { return ctx.close(conn, CloseMode::Abort) };
-        self.board.arrive(conn, role);
+        let Some((handover, frame)) = Handover::read(state) else { return ctx.close(conn, CloseMode::Abort) };
+        self.board.arrive(conn, handover);
         if frame.is_empty() {
             return;
         }
         match (self.parts.put(None, Part(frame.to_vec())), ctx.state(conn)) {
-            (Ok(place), Some(state)) => *state = place + 1,
+            (Ok(key), Some(state)) => *state = key + 1,
             _ => ctx.close(conn, CloseMode::Abort),
         }
     }
@@ -256,8 +256,8 @@ impl Service for Push {
     }
 
     fn taken_over_shard(&mut self, _: &mut Ctx<'_, u32>, state: &[u8]) {
-        if let Some((role, _)) = Role::read(state) {
-            self.board.arrive_last(role);
+        if let Some((handover, _)) = Handover::read(state) {
+            self.board.arrive_last(handover);
         }
     }
 }
@@ -324,7 +324,7 @@ impl WebSocketService for Push {
     }
 
     fn may_divide(&mut self, ctx: &mut WebSocketCtx<'_, ()>) -> bool {
-        self.board.may_divide(ctx.place())
+        self.board.may_divide(ctx.view())
     }
 
     fn united(&mut self, ctx: &mut WebSocketCtx<'_, ()>) {
@@ -338,8 +338,8 @@ impl WebSocketService for Push {
     }
 
     fn taken_over(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, state: &[u8]) {
-        match Role::read(state) {
-            Some((role, [])) => self.board.arrive(conn, role),
+        match Handover::read(state) {
+            Some((handover, [])) => self.board.arrive(conn, handover),
             _ => ctx.abort(conn),
         }
     }
@@ -349,8 +349,8 @@ impl WebSocketService for Push {
     }
 
     fn taken_over_shard(&mut self, _: &mut WebSocketCtx<'_, ()>, state: &[u8]) {
-        if let Some((role, _)) = Role::read(state) {
-            self.board.arrive_last(role);
+        if let Some((handover, _)) = Handover::read(state) {
+            self.board.arrive_last(handover);
         }
     }
 }

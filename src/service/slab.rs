@@ -15,7 +15,7 @@ pub(super) trait Holds: Default {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
 
-/// A table of `T`. An entry is taken out to be worked with, and put back.
+/// A table of `T`, each under a key. An entry is taken out to be worked with, and put back.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     entries: Vec<(T, usize)>,
@@ -31,48 +31,48 @@ impl<T: Holds> Slab<T> {
         Slab { entries: Vec::new(), free: Vec::new(), bytes: 0, most }
     }
 
-    /// Takes the entry out of its place, which stays its own. Without a place it is a new one.
-    pub fn take(&mut self, place: Option<u32>) -> T {
-        let Some((entry, bytes)) = place.and_then(|place| self.entries.get_mut(place as usize)) else {
+    /// Takes the entry of a key, which stays its own. Without a key it is a new entry.
+    pub fn take(&mut self, key: Option<u32>) -> T {
+        let Some((entry, bytes)) = key.and_then(|key| self.entries.get_mut(key as usize)) else {
             return T::default();
         };
         self.bytes -= std::mem::take(bytes);
         std::mem::take(entry)
     }
 
-    /// Puts an entry back to its place, or to a new one, which is returned. Without room for it, it is dropped and its
-    /// place is free.
-    pub fn put(&mut self, place: Option<u32>, entry: T) -> Result<u32, NoRoom> {
+    /// Puts an entry back under its key, or under a new one, which is returned. Without room for it, it is dropped and its
+    /// key is free.
+    pub fn put(&mut self, key: Option<u32>, entry: T) -> Result<u32, NoRoom> {
         let bytes = entry.bytes();
         if self.bytes + bytes > self.most {
-            self.free(place);
+            self.free(key);
             return Err(NoRoom);
         }
-        let place = match place.or_else(|| self.free.pop()) {
-            Some(place) => place,
+        let key = match key.or_else(|| self.free.pop()) {
+            Some(key) => key,
             None if self.entries.len() < MOST_ENTRIES => {
                 self.entries.push((T::default(), 0));
                 self.entries.len() as u32 - 1
             }
             None => return Err(NoRoom),
         };
-        let Some(slot) = self.entries.get_mut(place as usize) else { return Err(NoRoom) };
+        let Some(slot) = self.entries.get_mut(key as usize) else { return Err(NoRoom) };
         *slot = (entry, bytes);
         self.bytes += bytes;
-        Ok(place)
+        Ok(key)
     }
 
-    /// Frees a place, whose entry is dropped.
-    pub fn free(&mut self, place: Option<u32>) {
-        if let Some(place) = place {
-            drop(self.take(Some(place)));
-            self.free.push(place);
+    /// Frees a key, whose entry is dropped.
+    pub fn free(&mut self, key: Option<u32>) {
+        if let Some(key) = key {
+            drop(self.take(Some(key)));
+            self.free.push(key);
         }
     }
 
-    /// An entry in its place.
-    pub fn get_mut(&mut self, place: u32) -> Option<&mut T> {
-        self.entries.get_mut(place as usize).map(|(entry, _)| entry)
+    /// The entry of a key.
+    pub fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        self.entries.get_mut(key as usize).map(|(entry, _)| entry)
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_and_their_bytes_are_bounded_and_a_place_is_used_again() {
+    fn entries_and_their_bytes_are_bounded_and_a_key_is_used_again() {
         let mut slab = Slab::<Vec<u8>>::new(10);
         let first = slab.put(None, vec![1; 4]).unwrap();
         let second = slab.put(None, vec![2; 6]).unwrap();
@@ -96,7 +96,7 @@ mod tests {
         let mut entry = slab.take(Some(first));
         assert_eq!(entry, [1; 4]);
         entry.push(1);
-        // It has grown beyond the room: it is dropped, and its place is free.
+        // It has grown beyond the room: it is dropped, and its key is free.
         assert_eq!(slab.put(Some(first), entry), Err(NoRoom));
         assert_eq!(slab.put(None, vec![4; 4]), Ok(first));
         slab.free(Some(second));

@@ -142,8 +142,8 @@ pub struct Kernel {
     pub core_wanted: Duration,
     /// Each n-th send on average is taken only in part; at 0 none is.
     pub short_sends: usize,
-    /// The shard is told that closed slots linger, as with older kernels.
-    pub lingers: bool,
+    /// The shard is told that closed slots are released late, as with older kernels.
+    pub releases_slots_late: bool,
     /// Entries of the completion queue of rings that are opened from now on.
     pub completions: usize,
     pub chance: Chance,
@@ -171,7 +171,7 @@ impl Kernel {
             yields: 0,
             core_wanted: Duration::ZERO,
             short_sends: 0,
-            lingers: false,
+            releases_slots_late: false,
             completions: 1_024,
             chance: Chance(seed),
             catcher: None,

@@ -37,7 +37,7 @@ enum Submission {
     Cancel(Token, Operation),
     Reset(Token),
     Shutdown(Token),
-    /// The shutdown before a close, where closed slots linger.
+    /// The shutdown before a close, where closed slots are released late.
     ShutBoth(Token),
     Close(Token),
     /// The connection of a socket comes into a slot. The descriptor is open until then.
@@ -197,7 +197,7 @@ impl RingOps for SimRing {
     }
 
     fn close(&mut self, token: Token) -> Result<()> {
-        if self.closed_slots_linger() {
+        if self.releases_slots_late() {
             self.push(Submission::ShutBoth(token))?;
         }
         self.close_ours(token)
@@ -215,8 +215,8 @@ impl RingOps for SimRing {
         self.in_flight.buffers()
     }
 
-    fn closed_slots_linger(&self) -> bool {
-        self.kernel.borrow().lingers
+    fn releases_slots_late(&self) -> bool {
+        self.kernel.borrow().releases_slots_late
     }
 
     fn has_work(&mut self) -> bool {

@@ -11,11 +11,28 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::contract::Contract;
 use crate::reference::client::Target;
 use crate::sys;
 
-/// The names of the two sides, in the order in which they take turns.
-pub const SIDES: [&str; 2] = ["epoll", "c1m"];
+/// One of two servers that are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Epoll,
+    C1m,
+}
+
+impl Side {
+    /// Both, in the order in which they take turns.
+    pub const BOTH: [Side; 2] = [Side::Epoll, Side::C1m];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Epoll => "epoll",
+            Side::C1m => "c1m",
+        }
+    }
+}
 
 /// The port that the running bench listens on, so that only one runs at a time.
 const TURN_PORT: u16 = 20_999;
@@ -83,6 +100,14 @@ pub fn our_turn() -> TcpListener {
 pub fn ourselves<I: AsRef<OsStr>>(role: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the kernel knows the path of this program"));
     command.args(role);
+    command
+}
+
+/// The command of c1m's server.
+pub fn c1m_server(program: &str, cores: &[usize], target: Target) -> Command {
+    let [address, first_port, ports, cores] = Contract::new(target, cores).words();
+    let mut command = Command::new(program);
+    command.args(["server", "--core-list", &cores, "--bind", &address, "--port", &first_port, "--ports", &ports]);
     command
 }
 
@@ -317,7 +342,7 @@ pub struct Pairs {
 impl Pairs {
     /// Runs the sides in turns, A B A B, and shows each round as it ends. A round in which other processes took the cores
     /// says nothing about either side, and is run again. That does not depend on its figures.
-    pub fn alternate(effort: &Effort, mut run: impl FnMut(usize) -> f64) -> Pairs {
+    pub fn alternate(effort: &Effort, mut run: impl FnMut(Side) -> f64) -> Pairs {
         let mut pairs = Pairs::default();
         let mut spare = if effort.smoke { 0 } else { SPARE_ROUNDS * effort.rounds };
         while pairs.rounds.len() < effort.rounds {
@@ -325,15 +350,15 @@ impl Pairs {
                 Others::wait_until_idle();
             }
             let others = Others::now();
-            let pair = [run(0), run(1)];
+            let pair = Side::BOTH.map(&mut run);
             let others = others.share_of_a_core();
             let again = others > OTHERS_LIMIT && spare > 0;
             let name = if again { "again".to_owned() } else { (pairs.rounds.len() + 1).to_string() };
             println!(
                 "  round {name:>5}: {} {:>8}   {} {:>8}   ratio {:.3}   (other processes: {:.0} % of a core)",
-                SIDES[0],
+                Side::Epoll.name(),
                 thousands(pair[0]),
-                SIDES[1],
+                Side::C1m.name(),
                 thousands(pair[1]),
                 pair[1] / pair[0],
                 others * 100.0
@@ -348,8 +373,8 @@ impl Pairs {
     }
 
     /// `median   least .. most` of one side.
-    pub fn describe(&self, side: usize) -> String {
-        let mut figures: Vec<f64> = self.rounds.iter().map(|pair| pair[side]).collect();
+    pub fn describe(&self, side: Side) -> String {
+        let mut figures: Vec<f64> = self.rounds.iter().map(|pair| pair[side as usize]).collect();
         let median = median(&mut figures);
         let [least, most] = [figures[0], figures[figures.len() - 1]];
         format!("{:>10}  {:>10} .. {:>10}", thousands(median), thousands(least), thousands(most))

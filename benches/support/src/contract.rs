@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::reference::client::Target;
 use crate::sys;
 
 /// Bytes of the buffer of a peer that has one per connection, as in tokio's own example. Messages have 64 bytes, so a
@@ -51,6 +52,19 @@ pub struct Contract {
 }
 
 impl Contract {
+    /// What a server at a target is told.
+    pub fn new(target: Target, cores: &[usize]) -> Contract {
+        let Target { address, first_port, ports } = target;
+        let ports = u16::try_from(ports).expect("a port number has 16 bits");
+        Contract { address, first_port, ports, cores: cores.to_vec() }
+    }
+
+    /// Its words on a command line.
+    pub fn words(&self) -> [String; 4] {
+        let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
+        [self.address.to_string(), self.first_port.to_string(), self.ports.to_string(), cores.join(",")]
+    }
+
     /// Reads the command line, and raises the limit of open files as far as it goes.
     pub fn from_command_line() -> Contract {
         Contract::of(&std::env::args().skip(1).collect::<Vec<_>>())
@@ -64,7 +78,7 @@ impl Contract {
             let (first_port, ports) = (first_port.parse().ok()?, ports.parse().ok()?);
             Some(Contract { address: address.parse().ok()?, first_port, ports, cores: cores? })
         };
-        sys::raise_open_files().expect("the soft limit of open files can be raised to the hard one");
+        sys::raise_open_files();
         read().unwrap_or_else(|| panic!("expected ADDRESS FIRST_PORT PORTS CORES, such as 127.0.0.1 21000 100 0,1"))
     }
 
@@ -88,9 +102,10 @@ impl Contract {
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit it, which saves a system call on each.
         socket.set_tcp_nodelay(true)?;
         socket.bind(&self.socket_address(port).into())?;
+        // The kernel caps the queue at net.core.somaxconn.
         socket.listen(i32::MAX)?;
         Ok(socket.into())
     }

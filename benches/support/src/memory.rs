@@ -1,5 +1,6 @@
 //! What connections take of memory: that of a server's processes, and that of the kernel.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -51,18 +52,40 @@ fn user_bytes(server: &ServerProcess) -> f64 {
     server.processes().into_iter().map(proportional).sum::<f64>() * 1024.0
 }
 
-/// Bytes of the kernel's objects in use, those of files left out, from /proc/slabinfo (name, active
-/// objects, objects, bytes of an object, …); none for those who may not read it.
-fn kernel_bytes() -> Option<f64> {
+/// Bytes of the kernel's objects in use, by cache.
+pub type Slab = BTreeMap<String, i64>;
+
+/// Reads /proc/slabinfo (version 2.1: name, active objects, objects, bytes of an object, …); none for those who may not.
+pub fn slab() -> Option<Slab> {
     let text = fs::read_to_string("/proc/slabinfo").ok()?;
     let cache = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if FILES.iter().any(|name| line.starts_with(name)) {
-            return None;
-        }
-        Some(words.get(1)?.parse::<f64>().ok()? * words.get(3)?.parse::<f64>().ok()?)
+        let mut words = line.split_whitespace();
+        let (name, active) = (words.next()?.to_owned(), words.next()?.parse::<i64>().ok()?);
+        let each = words.nth(1)?.parse::<i64>().ok()?;
+        Some((name, active * each))
     };
-    Some(text.lines().skip(2).filter_map(cache).sum())
+    let mut slab = Slab::new();
+    for (name, bytes) in text.lines().skip(2).filter_map(cache) {
+        // Several caches may have one name.
+        *slab.entry(name).or_default() += bytes;
+    }
+    Some(slab)
+}
+
+/// Bytes of the kernel's objects in use, those of files left out; none for those who may not read them.
+fn kernel_bytes() -> Option<f64> {
+    let is_of_files = |name: &str| FILES.iter().any(|files| name.starts_with(files));
+    let bytes = slab()?.into_iter().filter(|(name, _)| !is_of_files(name)).map(|(_, bytes)| bytes);
+    Some(bytes.sum::<i64>() as f64)
+}
+
+/// Opens connections to the listeners in turn, and returns both ends of each.
+pub fn bare_pairs(listeners: &[TcpListener], count: usize) -> Vec<TcpStream> {
+    let pair = |listener: &TcpListener| {
+        let near = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        [near, listener.accept().expect("a connection waits").0]
+    };
+    listeners.iter().cycle().take(count).flat_map(pair).collect()
 }
 
 /// Bytes of the kernel's objects for one end of a connection that no process watches: half of what both
@@ -73,12 +96,7 @@ pub fn bare_end(target: Target, count: usize) -> Option<f64> {
         .map(|port| TcpListener::bind((target.address, port)).expect("the port is free"))
         .collect();
     let before = kernel_bytes()?;
-    let mut ends = Vec::with_capacity(2 * count);
-    for at in 0..count {
-        let listener = &listeners[at % listeners.len()];
-        ends.push(TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens"));
-        ends.push(listener.accept().expect("a connection waits").0);
-    }
+    let ends = bare_pairs(&listeners, count);
     let grown = kernel_bytes()? - before;
     for end in &ends {
         SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::compare::thousands;
+use crate::samples::Spread;
 
 /// A question, and the figure that answers it.
 struct Question {
@@ -68,14 +69,6 @@ const QUESTIONS: [Question; 5] = [
     },
 ];
 
-/// A median with its range.
-#[derive(Clone, Copy)]
-struct Figure {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
 /// The table, in Markdown: c1m and the best of the others for each question, medians with their ranges. Questions that
 /// the run did not ask are left out.
 pub fn table(document: &Value) -> String {
@@ -119,27 +112,21 @@ fn answers(question: &Question, document: &Value) -> Option<(f64, Vec<Value>)> {
 
 impl Question {
     /// A row's figure, and how it is written. `None` where a part of it could not be measured.
-    fn cell(&self, row: &Value) -> Option<(Figure, String)> {
-        let mut sum = Figure { median: 0.0, least: 0.0, most: 0.0 };
+    fn cell(&self, row: &Value) -> Option<(Spread, String)> {
+        let mut sum = Spread { median: 0.0, least: 0.0, most: 0.0 };
         for key in self.keys {
             let figure = &row["figures"][key];
             sum.median += figure["median"].as_f64()?;
             sum.least += figure["least"].as_f64()?;
             sum.most += figure["most"].as_f64()?;
         }
-        let write = |figure: f64| match self.decimals {
-            0 => thousands(figure),
-            decimals => format!("{figure:.decimals$}"),
-        };
-        let (median, least, most) = (write(sum.median), write(sum.least), write(sum.most));
-        let range = if least == most { String::new() } else { format!(" ({least}–{most})") };
         // A server that the kernel kills when it is full holds nothing afterwards.
         let end = match row["figures"]["alive"]["median"].as_f64() {
             Some(alive) if alive < 100.0 => ", then it is killed",
             Some(_) => ", and it lives",
             None => "",
         };
-        Some((sum, format!("{median}{}{range}{end}", self.unit)))
+        Some((sum, sum.text(self.decimals, self.unit) + end))
     }
 }
 

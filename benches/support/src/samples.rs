@@ -73,6 +73,17 @@ impl Spread {
         let median = median(&mut figures);
         Some(Spread { median, least: figures[0], most: figures[figures.len() - 1] })
     }
+
+    /// The median with its unit, and the range where there is one.
+    pub fn text(self, decimals: usize, unit: &str) -> String {
+        let write = |figure: f64| match decimals {
+            0 => thousands(figure),
+            decimals => format!("{figure:.decimals$}"),
+        };
+        let (median, least, most) = (write(self.median), write(self.least), write(self.most));
+        let range = if least == most { String::new() } else { format!(" ({least}–{most})") };
+        format!("{median}{unit}{range}")
+    }
 }
 
 /// One peer's line of a table.
@@ -171,7 +182,8 @@ impl Table {
         };
         let mut text = format!("| {}{fewer} |", what(row.peer));
         for (place, (figure, column)) in row.figures.iter().zip(&self.columns).enumerate() {
-            text.push_str(&format!(" {} |", figure.map_or("unknown".to_owned(), |figure| column.spread(figure))));
+            let cell = figure.map_or("unknown".to_owned(), |figure| figure.text(column.decimals, ""));
+            text.push_str(&format!(" {cell} |"));
             if place == 0 {
                 let ratio =
                     row.ratio.map_or(String::new(), |r| format!("{:.2} ({:.2}–{:.2})", r.median, r.least, r.most));
@@ -179,17 +191,6 @@ impl Table {
             }
         }
         text + "\n"
-    }
-}
-
-impl Column {
-    fn spread(&self, figure: Spread) -> String {
-        let write = |figure: f64| match self.decimals {
-            0 => thousands(figure),
-            decimals => format!("{figure:.decimals$}"),
-        };
-        let (middle, least, most) = (write(figure.median), write(figure.least), write(figure.most));
-        if least == most { middle } else { format!("{middle} ({least}–{most})") }
     }
 }
 

@@ -103,14 +103,15 @@ pub fn pin(core: usize) -> io::Result<()> {
 }
 
 /// Raises the soft limit of open files to the hard one, and returns it.
-pub fn raise_open_files() -> io::Result<usize> {
+pub fn raise_open_files() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills the structure, which lives through the call.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }).expect("the limit of open files can be read");
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the kernel reads the structure, which lives through the call.
-    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
-    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+    let raised = check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) });
+    raised.expect("the limit of open files can be raised to the hard limit");
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
 /// Has the kernel kill what the command starts when the thread that starts it ends, however that ends: a server

@@ -15,7 +15,7 @@ use super::{ClientConnections, ClientDriver};
 use crate::client::fanout::{Board, Closed, Leading};
 use crate::client::incomplete::IncompleteTable;
 use crate::client::ports::Ports;
-use crate::client::run::Notice;
+use crate::client::run::{Notice, Part};
 use crate::client::window::Window;
 use crate::client::{Interval, Phase, Workload};
 use crate::connections::Cursor;
@@ -175,6 +175,6 @@ impl FanoutPart {
 impl Drop for ShardConfig {
     fn drop(&mut self) {
         // The leader is gone if the run has failed elsewhere.
-        let _ = self.notices.send(Notice::ShardEnded(self.index));
+        let _ = self.notices.send(Notice::Ended(Part::Shard(self.index)));
     }
 }

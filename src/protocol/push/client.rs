@@ -1,21 +1,13 @@
 //! `push`, the client's dialect of the frames over plain bytes. A subscriber subscribes, a publisher publishes, and an
 //! echo proves a connection of either.
 
-use std::ops::RangeInclusive;
-
 use super::{FRAME_HEADER, Frame, Kind};
 use crate::failure::Cause;
 use crate::protocol::publication::Search;
 use crate::protocol::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, Role, Scratch, SettingError, Settings, Strength, Verdict,
-    digits, fill,
+    echo,
 };
-
-/// What our echoes begin with. The token follows, as 16 hexadecimal digits.
-const MARK: &[u8] = b"c1m echo ";
-
-/// Bytes of an echo: a position counts them in 16 bits.
-const LENGTHS: RangeInclusive<usize> = MARK.len() + 16..=u16::MAX as usize;
 
 // What `Position::part` tells while the payload of a frame comes; 0 is its header, whose bytes so far are in
 // `Scratch::kept`. `Position::bytes` are those of the payload that are still to come.
@@ -38,15 +30,6 @@ pub struct Push {
 impl Push {
     fn awaits_echo(&self, exchange: Exchange) -> bool {
         self.role == Role::Publisher || !matches!(exchange.purpose, Purpose::Open(_))
-    }
-
-    /// Appends the payload of an exchange's echo to `into`.
-    fn compose(&self, exchange: Exchange, into: &mut Vec<u8>) {
-        let start = into.len();
-        into.extend_from_slice(MARK);
-        into.extend_from_slice(&digits(exchange.token()));
-        let end = if exchange.purpose == Purpose::Message { start + self.payload } else { into.len() };
-        fill(exchange.token(), end, into);
     }
 
     /// A frame begins. `Scratch::expected` has the awaited echo, if there is one.
@@ -131,7 +114,7 @@ impl Dialect for Push {
     const SAYS: &'static str = "subscribes or publishes by frames over plain bytes";
 
     fn new(settings: &Settings) -> Result<Push, SettingError> {
-        Ok(Push { role: settings.role, payload: settings.payload_within(LENGTHS)? })
+        Ok(Push { role: settings.role, payload: settings.payload_within(echo::LENGTHS)? })
     }
 
     fn strength(&self) -> Strength {
@@ -151,15 +134,15 @@ impl Dialect for Push {
         if !self.awaits_echo(exchange) {
             return Frame::append(Kind::Subscribe, &[], into);
         }
-        let mut echo = Vec::new();
-        self.compose(exchange, &mut echo);
-        Frame::append(Kind::Echo, &echo, into);
+        let mut payload = Vec::new();
+        echo::write(exchange, self.payload, &mut payload);
+        Frame::append(Kind::Echo, &payload, into);
     }
 
     fn hear(&self, exchange: Option<Exchange>, position: &mut Position, bytes: &[u8], scratch: &mut Scratch) -> Heard {
         scratch.expected.clear();
         if let Some(exchange) = exchange.filter(|exchange| self.awaits_echo(*exchange)) {
-            self.compose(exchange, &mut scratch.expected);
+            echo::write(exchange, self.payload, &mut scratch.expected);
         }
         let mut rest = bytes;
         let verdict = Verdict::first_of(&mut rest, |rest| self.next(exchange, position, rest, scratch));

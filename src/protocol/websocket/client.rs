@@ -13,7 +13,7 @@ use crate::failure::{Cause, HandshakeFault};
 use crate::protocol::http::{RequestTemplate, ResponseHead, whole_head};
 use crate::protocol::{
     Dialect, Exchange, Heard, Position, Publication, Purpose, RequestError, Scratch, SettingError, Settings, Strength,
-    Template, Verdict, digits, fill, mix,
+    Template, Verdict, echo, fill, mix,
 };
 
 /// What the payload of our pings begins with. The token follows.
@@ -21,12 +21,6 @@ const PING_MARK: &[u8] = b"c1m:";
 
 /// Bytes of a ping.
 const PING_LENGTHS: RangeInclusive<usize> = PING_MARK.len() + size_of::<u64>()..=LONGEST_CONTROL;
-
-/// What our texts begin with. The token follows, as 16 hexadecimal digits.
-pub(super) const ECHO_MARK: &[u8] = b"c1m echo ";
-
-/// Bytes of a text: a position counts them in 16 bits.
-const ECHO_LENGTHS: RangeInclusive<usize> = ECHO_MARK.len() + 16..=u16::MAX as usize;
 
 /// Fields that the handshake has of its own (RFC 6455, 4.1), and those of a body, which it has not.
 const OWN_FIELDS: [&str; 8] = [
@@ -96,19 +90,14 @@ impl WebSocket {
 
     /// Appends the content of an exchange's message to `into`.
     fn compose(&self, exchange: Exchange, into: &mut Vec<u8>) {
-        let token = exchange.token();
-        let is_ping = self.awaits(Some(exchange)) == Awaits::Pong;
-        let at = into.len();
-        if is_ping {
-            into.extend_from_slice(PING_MARK);
-            into.extend_from_slice(&token.to_be_bytes());
-        } else {
-            into.extend_from_slice(ECHO_MARK);
-            into.extend_from_slice(&digits(token));
+        if self.awaits(Some(exchange)) != Awaits::Pong {
+            return echo::write(exchange, self.payload, into);
         }
+        let (token, start) = (exchange.token(), into.len());
+        into.extend_from_slice(PING_MARK);
+        into.extend_from_slice(&token.to_be_bytes());
         // Of audits and keepalives the token is all.
-        let length = if exchange.purpose == Purpose::Message { self.payload } else { 0 };
-        let end = at + length.max(into.len() - at);
+        let end = if exchange.purpose == Purpose::Message { start + self.payload } else { into.len() };
         fill(token, end, into);
     }
 
@@ -218,7 +207,7 @@ impl Dialect for WebSocket {
         };
         let payload = settings.payload_within(match proof {
             Proof::Ping => PING_LENGTHS,
-            Proof::Echo => ECHO_LENGTHS,
+            Proof::Echo => echo::LENGTHS,
         })?;
         let mut subprotocols: Vec<String> = Vec::new();
         for typed in settings.subprotocol.iter() {
@@ -283,7 +272,7 @@ impl Dialect for WebSocket {
         }
         // Of an echo that nothing asked for, the mark is enough to know it.
         if awaits == Awaits::Nothing && self.proof == Proof::Echo {
-            scratch.expected.extend_from_slice(ECHO_MARK);
+            scratch.expected.extend_from_slice(echo::MARK);
         }
         Frames { awaits, bytes }.hear(position, scratch, WebSocket::control)
     }

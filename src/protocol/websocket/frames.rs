@@ -1,12 +1,12 @@
 //! The frames that a server sends, as a client follows them: cut anywhere, and with nothing kept but what is incomplete.
 //! Messages of any length pass through. A text that is passed over must be UTF-8.
 
-use super::client::{Awaits, ECHO_MARK};
+use super::client::Awaits;
 use super::{Header, LONGEST_CONTROL, LONGEST_HEADER, Opcode, Role, Violation};
 use crate::failure::Cause;
 use crate::protocol::publication::Search;
 use crate::protocol::utf8::{NotUtf8, Utf8};
-use crate::protocol::{Heard, Position, Scratch, Verdict};
+use crate::protocol::{Heard, Position, Scratch, Verdict, echo};
 
 // What `Position::part` tells. `Position::bytes` are those of the payload that are still to come, and `Position::at` those
 // of the message that were as expected.
@@ -146,7 +146,7 @@ impl Frames<'_> {
     /// of ours, of another connection or round, if it has our mark.
     fn wrong(&self, at: u16) -> Option<Verdict> {
         let cause = if self.awaits == Awaits::Echo { Cause::WrongAnswer } else { Cause::Unasked };
-        (usize::from(at) >= ECHO_MARK.len()).then_some(Verdict::Wrong(cause))
+        (usize::from(at) >= echo::MARK.len()).then_some(Verdict::Wrong(cause))
     }
 
     /// The payload of a frame is complete. Returns a verdict if its message is.

@@ -283,7 +283,7 @@ pub fn curves(
     which: LatencyOf,
 ) -> Result<Option<Markup>> {
     let all = which(&document.latencies);
-    let each = series::latencies(document);
+    let (_, each) = series::parts(document);
     let each = each.iter().filter(|_| each.len() > 1).map(|(name, latencies)| (name.clone(), which(latencies)));
     percentiles(title, caption, each.collect(), Some(("all".to_owned(), all)))
 }

@@ -144,13 +144,13 @@ pub fn rate(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     ends.windows(2).filter(|pair| pair[1].0 > pair[0].0).flat_map(step).collect()
 }
 
-/// The latencies of each shard or machine, with its name.
-pub fn latencies(document: &ClientDocument) -> Vec<(String, &Latencies)> {
-    if document.machines.is_empty() {
-        document.shards.iter().map(|shard| (format!("shard {}", shard.shard), &shard.latencies)).collect()
-    } else {
-        document.machines.iter().map(|one| (one.machine.clone(), &one.result.latencies)).collect()
+/// The parts of a document, named as in a legend: a shard has no name but its number.
+pub fn parts(document: &ClientDocument) -> (&'static str, Vec<(String, &Latencies)>) {
+    let (kind, mut parts) = document.parts();
+    if kind == "shard" {
+        parts.iter_mut().for_each(|(name, _)| *name = format!("{kind} {name}"));
     }
+    (kind, parts)
 }
 
 #[cfg(test)]

@@ -45,8 +45,8 @@ pub fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> Markup {
 
 /// The percentiles of a latency, with a row for each shard or machine and one for all together.
 pub fn latencies(document: &ClientDocument, which: LatencyOf) -> Markup {
-    let of = if document.machines.is_empty() { "shard" } else { "machine" };
-    let rows = series::latencies(document).into_iter().map(|(name, one)| (name, which(one)));
+    let (of, parts) = series::parts(document);
+    let rows = parts.into_iter().map(|(name, one)| (name, which(one)));
     percentiles(of, rows.chain([("all".to_owned(), which(&document.latencies))]))
 }
 
@@ -178,8 +178,8 @@ pub fn server(server: &ServerDocument) -> Markup {
             ]))
             @if let Some(slept) = &server.hibernation { (hibernation("Sleeping connections of the server", slept)) }
             @if let Some(tls) = &server.tls {
-                @for (title, counts) in [("TLS handshakes", tls.handshakes()), ("TLS records", tls.records())] {
-                    h3 { (title) " of the server" }
+                @for (name, counts) in tls.named() {
+                    h3 { (name) " of the server" }
                     (facts(counts.into_iter().map(|(name, number)| (name, count(number)))))
                 }
             }

@@ -30,8 +30,8 @@ pub enum After {
 /// What one receive brought, and where its answers go.
 pub struct Exchange<'a> {
     pub requests: &'a mut Requests,
-    /// Where the request is kept of which a part has come.
-    pub place: &'a mut Option<u32>,
+    /// The key of the request of which a part has come.
+    pub key: &'a mut Option<u32>,
     pub data: &'a [u8],
     /// How much of it is used.
     pub at: usize,
@@ -48,25 +48,25 @@ pub fn serve<'c, S: Default>(
     ctx: &mut Ctx<'c, S>,
     mut handle: impl FnMut(&mut Ctx<'c, S>, &Request<'_>, &mut Vec<u8>) -> After,
 ) -> After {
-    let Exchange { requests, place, data, at, unsent, out } = exchange;
-    let mut new = place.is_none();
+    let Exchange { requests, key, data, at, unsent, out } = exchange;
+    let mut new = key.is_none();
     // Empty lines alone are no request, and give no connection more time for one.
     let mut after = After::Awaits { new: false };
     while *at < data.len() {
-        if place.is_none() && *unsent + out.len() >= ANSWERS_AT_ONCE {
+        if key.is_none() && *unsent + out.len() >= ANSWERS_AT_ONCE {
             return After::Full;
         }
-        after = match requests.next(place, data, at) {
+        after = match requests.next(key, data, at) {
             Ok(Next::More { waits }) => {
                 if waits {
                     out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                return if place.is_some() { After::Awaits { new } } else { after };
+                return if key.is_some() { After::Awaits { new } } else { after };
             }
             Ok(Next::Whole(request)) => {
                 ctx.counters().requests.add(1);
                 let after = handle(ctx, &request, out);
-                requests.free(place);
+                requests.free(key);
                 new = true;
                 after
             }

@@ -146,15 +146,15 @@ impl Requests {
         Requests { parts: Slab::new(most), longest_body }
     }
 
-    /// Takes what comes next in `data`, from `at` on, which moves behind it. `place` is the connection's, if a part of
-    /// its request has come. A whole request may lie there: `free` the place when it is answered.
-    pub fn next<'a>(&'a mut self, place: &mut Option<u32>, data: &'a [u8], at: &mut usize) -> Result<Next<'a>, Fault> {
-        if place.is_some() {
-            return match self.go_on(place, data, at) {
-                Ok(Come::Whole) => self.kept(*place),
+    /// Takes what comes next in `data`, from `at` on, which moves behind it. `key` is that of the connection's
+    /// request, if a part of it has come. A whole request may have a key: `free` it when the request is answered.
+    pub fn next<'a>(&'a mut self, key: &mut Option<u32>, data: &'a [u8], at: &mut usize) -> Result<Next<'a>, Fault> {
+        if key.is_some() {
+            return match self.go_on(key, data, at) {
+                Ok(Come::Whole) => self.kept(*key),
                 Ok(Come::Part { waits }) => Ok(Next::More { waits }),
                 Err(fault) => {
-                    self.free(place);
+                    self.free(key);
                     Err(fault)
                 }
             };
@@ -174,28 +174,28 @@ impl Requests {
                 chunks @ Rest::Chunks(..) if length < rest.len() => {
                     let begun = Part { bytes: rest[..length].to_vec(), rest: chunks };
                     *at = data.len() - rest.len() + length;
-                    *place = Some(self.parts.put(None, begun)?);
-                    return self.next(place, data, at);
+                    *key = Some(self.parts.put(None, begun)?);
+                    return self.next(key, data, at);
                 }
                 to_come => (Part { bytes: rest.to_vec(), rest: to_come }, waits(&head)),
             },
         };
-        *place = Some(self.parts.put(None, part)?);
+        *key = Some(self.parts.put(None, part)?);
         Ok(Next::More { waits })
     }
 
     /// Keeps bytes that are not to be read yet, behind those that are kept: as many as one request may have, and what one more
     /// receive brings.
-    pub fn keep(&mut self, place: &mut Option<u32>, data: &[u8]) -> Result<(), Fault> {
-        let mut part = self.parts.take(*place);
+    pub fn keep(&mut self, key: &mut Option<u32>, data: &[u8]) -> Result<(), Fault> {
+        let mut part = self.parts.take(*key);
         if part.bytes.len() + data.len() > self.most_held() {
-            self.free(place);
+            self.free(key);
             return Err(Fault::BodyTooLong);
         }
         part.bytes.extend_from_slice(data);
-        let kept = self.parts.put(*place, part);
-        // Without room the place is free already.
-        *place = kept.ok();
+        let kept = self.parts.put(*key, part);
+        // Without room the key is free already.
+        *key = kept.ok();
         Ok(kept.map(drop)?)
     }
 
@@ -206,34 +206,34 @@ impl Requests {
         (LONGEST_HEAD + LAST_RECEIVE).saturating_add(self.longest_body)
     }
 
-    /// Takes such bytes out of their place, which is free then.
-    pub fn taken(&mut self, place: Option<u32>) -> Vec<u8> {
-        let part = self.parts.take(place);
-        self.parts.free(place);
+    /// Takes such bytes out. Their key is free then.
+    pub fn taken(&mut self, key: Option<u32>) -> Vec<u8> {
+        let part = self.parts.take(key);
+        self.parts.free(key);
         part.bytes
     }
 
-    /// The request that a connection had in its place is answered, or is not awaited any more.
-    pub fn free(&mut self, place: &mut Option<u32>) {
-        self.parts.free(place.take());
+    /// The request that had this key is answered, or is not awaited any more.
+    pub fn free(&mut self, key: &mut Option<u32>) {
+        self.parts.free(key.take());
     }
 
     /// Takes out what has come of a connection's request, for another process that goes on with it; empty if nothing is
     /// kept.
     pub fn carry<T>(&mut self, row: &mut Conversation<T>) -> Vec<u8> {
-        let place = row.place();
-        row.set_place(None);
-        let Part { bytes, rest } = self.parts.take(place);
-        self.parts.free(place);
+        let key = row.key();
+        row.set_key(None);
+        let Part { bytes, rest } = self.parts.take(key);
+        self.parts.free(key);
         match rest {
-            _ if place.is_none() => Vec::new(),
+            _ if key.is_none() => Vec::new(),
             Rest::Head if row.holds() => [&[HELD], &bytes[..]].concat(),
             Rest::Head | Rest::Until(_) => [&[COME], &bytes[..]].concat(),
             Rest::Chunks(_, chunks) => [&[CHUNKS], &chunks.to_bytes()[..], &bytes].concat(),
         }
     }
 
-    /// Keeps what `carry` has written in another process. Returns its place; `None` if that is no part of a request, or
+    /// Keeps what `carry` has written in another process. Returns its key; `None` if that is no part of a request, or
     /// where there is no room for it.
     pub fn bring(&mut self, carried: &[u8]) -> Option<u32> {
         let part = match carried.split_first()? {
@@ -264,12 +264,12 @@ impl Requests {
     }
 
     /// Goes on with a request of which a part has come.
-    fn go_on(&mut self, place: &mut Option<u32>, data: &[u8], at: &mut usize) -> Result<Come, Fault> {
-        let mut part = self.parts.take(*place);
+    fn go_on(&mut self, key: &mut Option<u32>, data: &[u8], at: &mut usize) -> Result<Come, Fault> {
+        let mut part = self.parts.take(*key);
         let come = self.extend(&mut part, data, at)?;
-        let kept = self.parts.put(*place, part);
-        // Without room the place is free already.
-        *place = kept.ok();
+        let kept = self.parts.put(*key, part);
+        // Without room the key is free already.
+        *key = kept.ok();
         Ok(kept.map(|_| come)?)
     }
 
@@ -318,9 +318,9 @@ impl Requests {
         }
     }
 
-    /// The whole request in a place.
-    fn kept(&mut self, place: Option<u32>) -> Result<Next<'_>, Fault> {
-        let part = place.and_then(|place| self.parts.get_mut(place)).ok_or(Fault::NoRoom)?;
+    /// The whole request that has a key.
+    fn kept(&mut self, key: Option<u32>) -> Result<Next<'_>, Fault> {
+        let part = key.and_then(|key| self.parts.get_mut(key)).ok_or(Fault::NoRoom)?;
         let (head, length) = RequestHead::read(&part.bytes)?.ok_or(Malformed::Syntax)?;
         Ok(Next::Whole(Request { head, body: &part.bytes[length..] }))
     }
@@ -363,24 +363,24 @@ mod tests {
 
     /// What a stream of requests is that comes in pieces.
     fn taken(stream: &[u8], cuts: &[usize]) -> Taken {
-        let (mut requests, mut place, mut all) = (Requests::new(100, 1 << 20), None, Vec::new());
+        let (mut requests, mut key, mut all) = (Requests::new(100, 1 << 20), None, Vec::new());
         for piece in cuts.windows(2) {
             let (data, mut at) = (&stream[piece[0]..piece[1]], 0);
             while at < data.len() {
-                match requests.next(&mut place, data, &mut at) {
+                match requests.next(&mut key, data, &mut at) {
                     Ok(Next::Whole(request)) => {
                         all.push((request.method().to_owned(), request.target().to_owned(), request.body().to_vec()));
-                        requests.free(&mut place);
+                        requests.free(&mut key);
                     }
                     Ok(Next::More { .. }) => assert_eq!(at, data.len(), "what is left would be lost"),
                     Err(fault) => {
-                        assert!(place.is_none(), "a refused request has no place");
+                        assert!(key.is_none(), "a refused request has no key");
                         return (all, Some(fault), false);
                     }
                 }
             }
         }
-        (all, None, place.is_none())
+        (all, None, key.is_none())
     }
 
     fn request() -> impl Strategy<Value = (String, bool)> {
@@ -460,26 +460,26 @@ mod tests {
 
     #[test]
     fn a_client_that_waits_is_told_to_go_on_once() {
-        let (mut requests, mut place, mut at) = (Requests::new(100, 1 << 20), None, 0);
+        let (mut requests, mut key, mut at) = (Requests::new(100, 1 << 20), None, 0);
         let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-Continue\r\n\r\n";
-        let next = requests.next(&mut place, head, &mut at).unwrap();
+        let next = requests.next(&mut key, head, &mut at).unwrap();
         assert!(matches!(next, Next::More { waits: true }));
         at = 0;
-        assert!(matches!(requests.next(&mut place, b"a", &mut at).unwrap(), Next::More { waits: false }));
+        assert!(matches!(requests.next(&mut key, b"a", &mut at).unwrap(), Next::More { waits: false }));
         at = 0;
         assert!(
-            matches!(requests.next(&mut place, b"bc", &mut at).unwrap(), Next::Whole(request) if request.body() == b"ab")
+            matches!(requests.next(&mut key, b"bc", &mut at).unwrap(), Next::Whole(request) if request.body() == b"ab")
         );
         assert_eq!(at, 1);
-        requests.free(&mut place);
+        requests.free(&mut key);
         // The head may come in pieces.
         for cut in 1..head.len() {
             for (piece, told) in [(&head[..cut], false), (&head[cut..], true), (b"ab", false)] {
                 at = 0;
-                let next = requests.next(&mut place, piece, &mut at).unwrap();
+                let next = requests.next(&mut key, piece, &mut at).unwrap();
                 assert_eq!(matches!(next, Next::More { waits: true }), told, "{cut}");
             }
-            requests.free(&mut place);
+            requests.free(&mut key);
         }
     }
 }

@@ -78,8 +78,8 @@ pub(super) type Tell = (ConnId, Receipt);
 
 /// The shard as the board needs it, whatever is spoken on its connections.
 pub(super) trait Shard {
-    /// Where this is.
-    fn place(&self) -> Place;
+    /// Which shard this is.
+    fn view(&self) -> ShardView;
 
     /// Its counters.
     fn counters(&self) -> &Counters;
@@ -176,13 +176,13 @@ impl Board {
     /// Hands a publication to all shards, at once or when connections are in one process again: one of a publisher of this
     /// shard, or one that was posted. `false` if too many are under way.
     pub fn publish(&mut self, shard: &impl Shard, conn: Option<ConnId>, bytes: Arc<[u8]>) -> bool {
-        let at = shard.place();
+        let view = shard.view();
         shard.counters().publications.add(1);
         let own = self.load_of(conn).copied().unwrap_or_default();
         if !own.has_room(bytes.len(), Load::MOST_OF_ONE) || !self.load.has_room(bytes.len(), Load::MOST_OF_ALL) {
             return false;
         }
-        if at.is_divided {
+        if view.is_divided {
             self.hold(conn, bytes);
         } else {
             self.count(conn, bytes.len());
@@ -222,9 +222,9 @@ impl Board {
 
     /// Begins a publication that counts already.
     fn begin(&mut self, shard: &impl Shard, conn: Option<ConnId>, bytes: Arc<[u8]>) {
-        let at = shard.place();
+        let view = shard.view();
         self.begun += 1;
-        let author = Author { shard: at.shard, publication: self.begun };
+        let author = Author { shard: view.shard, publication: self.begun };
         let publisher = conn.and_then(|conn| self.publishers.get_mut(&conn));
         let number = publisher.map_or(0, |publisher| {
             publisher.number += 1;
@@ -232,16 +232,16 @@ impl Board {
             publisher.number
         });
         let receipt = Receipt { number, subscribers: 0, missed: 0 };
-        self.pending.insert(self.begun, Pending { conn, bytes: bytes.len(), shards_left: at.shards, receipt });
-        for to in 0..at.shards {
+        self.pending.insert(self.begun, Pending { conn, bytes: bytes.len(), shards_left: view.shards, receipt });
+        for to in 0..view.shards {
             let publication = PushMessage(Told::Publication(bytes.clone(), author));
             if self.mailbox.try_send(to, publication).is_err() {
                 shard.counters().pushes_missed.add(1);
                 // Not told at once: the receipt would come within the call that publishes.
-                self.late.push_back((at.shard, PushMessage(Told::Sent(author, None))));
+                self.late.push_back((view.shard, PushMessage(Told::Sent(author, None))));
             }
         }
-        self.try_again(at.shard);
+        self.try_again(view.shard);
     }
 
     /// Does what a message of the shard's own mailbox asks for. Returns the receipts that are due, each with its publisher.
@@ -262,7 +262,7 @@ impl Board {
                 Vec::new()
             }
         };
-        self.try_again(shard.place().shard);
+        self.try_again(shard.view().shard);
         due
     }
 
@@ -273,7 +273,7 @@ impl Board {
         let counters = shard.counters();
         counters.pushes.add(subscribers.unwrap_or(0));
         counters.pushes_missed.add(u64::from(subscribers.is_none()));
-        if author.shard == shard.place().shard {
+        if author.shard == shard.view().shard {
             return self.told(author, subscribers);
         }
         self.late.push_back((author.shard, PushMessage(Told::Sent(author, subscribers))));
@@ -330,19 +330,19 @@ impl Board {
     // ---- takeovers -----------------------------------------------------------------------------
 
     /// Whether connections may leave: no shard has anything under way, so each publication has reached all subscribers.
-    pub fn may_divide(&mut self, at: Place) -> bool {
-        if self.pending.is_empty() && self.late.is_empty() && !self.quiet.contains(&at.shard) {
-            self.tell_all(at, true);
+    pub fn may_divide(&mut self, view: ShardView) -> bool {
+        if self.pending.is_empty() && self.late.is_empty() && !self.quiet.contains(&view.shard) {
+            self.tell_all(view, true);
         }
-        self.divided = self.quiet.len() == at.shards;
+        self.divided = self.quiet.len() == view.shards;
         self.divided
     }
 
     /// Connections are in one process again: what had to wait is published. Returns what came from other shards.
     pub fn united(&mut self, shard: &impl Shard) -> Vec<PushMessage> {
-        let at = shard.place();
-        if self.quiet.contains(&at.shard) {
-            self.tell_all(at, false);
+        let view = shard.view();
+        if self.quiet.contains(&view.shard) {
+            self.tell_all(view, false);
         }
         self.divided = false;
         for (conn, bytes) in std::mem::take(&mut self.held) {
@@ -361,62 +361,63 @@ impl Board {
     }
 
     /// Tells the other shards, and this one, whether it is quiet.
-    fn tell_all(&mut self, at: Place, quiet: bool) {
-        self.note_quiet(at.shard, quiet);
-        let others = (0..at.shards).filter(|shard| *shard != at.shard);
-        self.late.extend(others.map(|shard| (shard, PushMessage(Told::Quiet(at.shard, quiet)))));
-        self.try_again(at.shard);
+    fn tell_all(&mut self, view: ShardView, quiet: bool) {
+        self.note_quiet(view.shard, quiet);
+        let others = (0..view.shards).filter(|shard| *shard != view.shard);
+        self.late.extend(others.map(|shard| (shard, PushMessage(Told::Quiet(view.shard, quiet)))));
+        self.try_again(view.shard);
     }
 
     /// A connection goes to another process: what it is here, and its publications that wait.
-    pub fn depart(&mut self, conn: ConnId) -> Role {
+    pub fn depart(&mut self, conn: ConnId) -> Handover {
         let subscribes = self.subscribers.remove(conn);
         let its = |(publisher, _): &mut Held| *publisher == Some(conn);
         let held: Vec<_> = self.held.extract_if(.., its).map(|(_, bytes)| bytes).collect();
         held.iter().for_each(|bytes| self.uncount(Some(conn), bytes.len()));
         let published = self.remove_publisher(conn).map(|publisher| publisher.number);
-        Role { subscribes, published, held }
+        Handover { subscribes, published, held }
     }
 
     /// A connection comes from another process, or comes back.
-    pub fn arrive(&mut self, conn: ConnId, role: Role) {
-        if role.subscribes {
+    pub fn arrive(&mut self, conn: ConnId, handover: Handover) {
+        if handover.subscribes {
             self.subscribe(conn);
         }
-        if let Some(number) = role.published {
+        if let Some(number) = handover.published {
             self.publishers.insert(conn, Publisher { number, ..Publisher::default() });
         }
-        role.held.into_iter().for_each(|bytes| self.hold(Some(conn), bytes));
+        handover.held.into_iter().for_each(|bytes| self.hold(Some(conn), bytes));
     }
 
     /// All connections have left: the publications that wait and whose publishers are gone.
-    pub fn depart_last(&mut self) -> Role {
-        let mut role = Role::default();
+    pub fn depart_last(&mut self) -> Handover {
+        let mut handover = Handover::default();
         for (conn, bytes) in std::mem::take(&mut self.held) {
             self.uncount(conn, bytes.len());
-            role.held.push(bytes);
+            handover.held.push(bytes);
         }
-        role
+        handover
     }
 
     /// The same in the other process.
-    pub fn arrive_last(&mut self, role: Role) {
-        role.held.into_iter().for_each(|bytes| self.hold(None, bytes));
+    pub fn arrive_last(&mut self, handover: Handover) {
+        handover.held.into_iter().for_each(|bytes| self.hold(None, bytes));
     }
 }
 
-/// Where a call of the service is.
+/// Which shard a call of the service is for, and of how many.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct ShardView {
     pub shard: usize,
     pub shards: usize,
     /// The connections of the server are in two processes.
     pub is_divided: bool,
 }
 
-/// What a connection is to a broadcaster, on its way from process to process.
+/// What goes from process to process with a connection, or with the last of a shard's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in crate::service) struct Role {
+pub(in crate::service) struct Handover {
+    /// The connection is a subscriber's.
     pub subscribes: bool,
     /// The number of its last publication, if it publishes.
     pub published: Option<u64>,
@@ -424,12 +425,12 @@ pub(in crate::service) struct Role {
     pub held: Vec<Arc<[u8]>>,
 }
 
-/// The form of what is written of a role.
+/// The form of what is written.
 const FORM: u8 = 1;
 const SUBSCRIBES: u8 = 1;
 const PUBLISHES: u8 = 1 << 1;
 
-impl Role {
+impl Handover {
     /// As bytes.
     pub fn write(&self, into: &mut Vec<u8>) {
         let subscribes = if self.subscribes { SUBSCRIBES } else { 0 };
@@ -443,7 +444,7 @@ impl Role {
     }
 
     /// Reads what `write` has written at the beginning of bytes, and returns what follows; `None` for anything else.
-    pub fn read(bytes: &[u8]) -> Option<(Role, &[u8])> {
+    pub fn read(bytes: &[u8]) -> Option<(Handover, &[u8])> {
         let (&[FORM, flags], mut rest) = bytes.split_first_chunk()? else { return None };
         let published = if flags & PUBLISHES != 0 {
             let (number, behind) = rest.split_first_chunk()?;
@@ -460,7 +461,7 @@ impl Role {
             rest = behind;
         }
         let known = flags & !(SUBSCRIBES | PUBLISHES) == 0;
-        known.then_some((Role { subscribes: flags & SUBSCRIBES != 0, published, held }, rest))
+        known.then_some((Handover { subscribes: flags & SUBSCRIBES != 0, published, held }, rest))
     }
 }
 

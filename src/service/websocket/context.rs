@@ -190,7 +190,7 @@ impl<S: Default> WebSocketCtx<'_, S> {
         }
         self.ctx.resume_reads(conn);
         let has_deadline = self.ctx.has_deadline(conn);
-        if let Some(row) = self.ctx.state(conn).filter(|row| row.is_open() && row.place().is_some() && !has_deadline) {
+        if let Some(row) = self.ctx.state(conn).filter(|row| row.is_open() && row.key().is_some() && !has_deadline) {
             row.set_timed(true);
             self.ctx.set_deadline(conn, Some(self.limits.message_time));
         }

@@ -75,8 +75,8 @@ type Outer<'a, S> = Ctx<'a, Conversation<<S as WebSocketService>::State>>;
 
 /// What is incomplete at the end of a receive.
 struct Kept {
-    /// Where it was kept before.
-    place: Option<u32>,
+    /// The key that it had before.
+    key: Option<u32>,
     assembly: Assembly,
     /// Whether it has begun in this receive.
     new: bool,
@@ -112,11 +112,11 @@ impl<S: WebSocketService> WebSocket<S> {
 
     /// Answers the requests in `data`. `Some` if nothing but requests came, with what to do.
     fn requests(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], at: &mut usize) -> Option<Reply> {
-        let mut place = ctx.state(conn).and_then(|row| row.place());
+        let mut key = ctx.state(conn).and_then(|row| row.key());
         let WebSocket { service, requests, pen, .. } = self;
         let mut out = std::mem::take(&mut pen.out);
         let unsent = ctx.unsent(conn);
-        let mut exchange = Exchange { requests: &mut *requests, place: &mut place, data, at: 0, unsent, out: &mut out };
+        let mut exchange = Exchange { requests: &mut *requests, key: &mut key, data, at: 0, unsent, out: &mut out };
         let after = http::serve(&mut exchange, ctx, |ctx, request, out| {
             std::mem::swap(out, &mut pen.out);
             let after = answer(service, pen, ctx, conn, request);
@@ -127,7 +127,7 @@ impl<S: WebSocketService> WebSocket<S> {
         *at = exchange.at;
         pen.out = out;
         let row = ctx.state(conn)?;
-        row.set_place(place);
+        row.set_key(key);
         match after {
             // The service has aborted it: `closed` follows.
             After::Ends(CloseMode::Abort) => return Some(Reply::Nothing),
@@ -174,10 +174,10 @@ impl<S: WebSocketService> WebSocket<S> {
 
     /// Handles the frames in `data`, from `at` on.
     fn frames(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, data: &mut [u8], mut at: usize) -> Reply {
-        let place = ctx.state(conn).and_then(|row| row.place());
-        let mut assembly = self.assemblies.take(place);
+        let key = ctx.state(conn).and_then(|row| row.key());
+        let mut assembly = self.assemblies.take(key);
         // Whether what stays incomplete has begun in this receive.
-        let mut new = place.is_none();
+        let mut new = key.is_none();
         // Answers that lie in `data`, ready to go out.
         let mut held = 0..0;
         let ends = loop {
@@ -211,14 +211,14 @@ impl<S: WebSocketService> WebSocket<S> {
                 break Some(mode);
             }
             if !ctx.is_open(conn) {
-                // The service has aborted it. `closed` frees its place.
+                // The service has aborted it. `closed` frees its key.
                 return Reply::Nothing;
             }
             new |= assembly.is_idle();
         };
-        let ends = ends.or_else(|| self.keep(ctx, conn, Kept { place, assembly, new }, &data[held.clone()]));
+        let ends = ends.or_else(|| self.keep(ctx, conn, Kept { key, assembly, new }, &data[held.clone()]));
         if let Some(mode) = ends {
-            self.end(ctx, conn, place, mode);
+            self.end(ctx, conn, key, mode);
             return Reply::Nothing;
         }
         if self.pen.out.is_empty() && !held.is_empty() {
@@ -307,16 +307,16 @@ impl<S: WebSocketService> WebSocket<S> {
     /// Keeps what is incomplete, and watches how long it takes. If there is no room for it, returns how the connection
     /// is to be closed.
     fn keep(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, kept: Kept, held: &[u8]) -> Option<CloseMode> {
-        let Kept { place, assembly, new } = kept;
+        let Kept { key, assembly, new } = kept;
         let kept = if assembly.is_idle() {
-            self.assemblies.free(place);
+            self.assemblies.free(key);
             None
         } else {
-            match self.assemblies.put(place, assembly) {
-                Ok(place) => Some(place),
+            match self.assemblies.put(key, assembly) {
+                Ok(key) => Some(key),
                 Err(NoRoom) => {
                     if let Some(row) = ctx.state(conn) {
-                        row.set_place(None);
+                        row.set_key(None);
                     }
                     self.fail(ctx, conn, Fault::NoRoom, held);
                     return Some(CloseMode::Lingering);
@@ -324,7 +324,7 @@ impl<S: WebSocketService> WebSocket<S> {
             }
         };
         let row = ctx.state(conn)?;
-        row.set_place(kept);
+        row.set_key(kept);
         if !row.is_open() {
             return None;
         }
@@ -346,10 +346,10 @@ impl<S: WebSocketService> WebSocket<S> {
     }
 
     /// Sends the last bytes of a connection that is over, and closes it.
-    fn end(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, place: Option<u32>, mode: CloseMode) {
-        if let Some(row) = ctx.state(conn).filter(|row| row.place().is_some()) {
-            row.set_place(None);
-            self.assemblies.free(place);
+    fn end(&mut self, ctx: &mut Outer<'_, S>, conn: ConnId, key: Option<u32>, mode: CloseMode) {
+        if let Some(row) = ctx.state(conn).filter(|row| row.key().is_some()) {
+            row.set_key(None);
+            self.assemblies.free(key);
         }
         ctx.set_deadline(conn, Some(self.pen.limits.close_time));
         ctx.send(conn, &self.pen.out);
@@ -452,7 +452,7 @@ impl<S: WebSocketService> Service for WebSocket<S> {
             Phase::Http | Phase::Over => http::expired(&mut self.requests, ctx, conn),
             Phase::Open if !timed => self.service.expired(&mut self.pen.absent(ctx), conn),
             Phase::Open | Phase::Closing => {
-                let place = ctx.state(conn).and_then(|row| row.place());
+                let key = ctx.state(conn).and_then(|row| row.key());
                 self.pen.out.clear();
                 if phase == Phase::Open {
                     self.fail(ctx, conn, Fault::Late, &[]);
@@ -460,8 +460,8 @@ impl<S: WebSocketService> Service for WebSocket<S> {
                     ctx.counters().closes_unanswered.add(1);
                     self.over(ctx, conn, Ending::Local { answered: false });
                 }
-                let mode = if ctx.pending(conn) > 0 { CloseMode::Abort } else { CloseMode::Lingering };
-                self.end(ctx, conn, place, mode);
+                let mode = ctx.late_close_mode(conn, CloseMode::Lingering);
+                self.end(ctx, conn, key, mode);
                 ctx.set_deadline(conn, Some(LAST_WORD));
             }
         }
@@ -476,13 +476,13 @@ impl<S: WebSocketService> Service for WebSocket<S> {
 
     fn closed(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, reason: CloseReason) {
         let Some(row) = ctx.state(conn) else { return };
-        let (phase, mut place) = (row.phase(), row.place());
-        row.set_place(None);
+        let (phase, mut key) = (row.phase(), row.key());
+        row.set_key(None);
         match phase {
-            Phase::Http => self.requests.free(&mut place),
-            Phase::Over => self.assemblies.free(place),
+            Phase::Http => self.requests.free(&mut key),
+            Phase::Over => self.assemblies.free(key),
             Phase::Open | Phase::Closing => {
-                self.assemblies.free(place);
+                self.assemblies.free(key);
                 let ending = match phase {
                     Phase::Closing if reason != CloseReason::Stopping => Ending::Local { answered: false },
                     _ => Ending::Lost(reason),
@@ -505,13 +505,13 @@ impl<S: WebSocketService> Service for WebSocket<S> {
         let kept = match row.phase() {
             Phase::Http => self.requests.carry(row),
             Phase::Open | Phase::Closing | Phase::Over => {
-                let place = row.place();
-                row.set_place(None);
+                let key = row.key();
+                row.set_key(None);
                 let mut kept = Vec::new();
-                if place.is_some() {
-                    self.assemblies.take(place).write(&mut kept);
+                if key.is_some() {
+                    self.assemblies.take(key).write(&mut kept);
                 }
-                self.assemblies.free(place);
+                self.assemblies.free(key);
                 kept
             }
         };

@@ -235,9 +235,9 @@ fn anything(seed: u64) -> (Seen, Vec<Vec<u8>>, usize) {
     scene.config.drain_after_reset = scene.chance.one_in(4);
     scene.config.accept_rate = scene.chance.one_in(4).then_some(2_000.0);
     let (completions, short_sends) = (8 + scene.chance.below(100), scene.chance.below(5));
-    let lingers = scene.chance.one_in(2);
+    let late = scene.chance.one_in(2);
     scene.machine.kernel(|kernel| {
-        (kernel.completions, kernel.short_sends, kernel.lingers) = (completions, short_sends, lingers);
+        (kernel.completions, kernel.short_sends, kernel.releases_slots_late) = (completions, short_sends, late);
     });
     let first = scene.machine.kernel(|kernel| kernel.expect(PEERS));
     for peer in first..first + PEERS {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use bench_support::contract::Contract;
 use bench_support::peers::Server;
 use bench_support::reference::client::Target;
 
@@ -56,15 +57,15 @@ impl Peer {
 
     /// The arguments with which it serves `target` on `cores`.
     pub fn arguments(&self, target: Target, cores: &[usize], most: usize) -> Vec<String> {
-        let cores = list(cores);
-        let Target { address, first_port, ports } = target;
         if self.name == "c1m" {
+            let Target { address, first_port, ports } = target;
+            let cores = list(cores);
             let words = format!(
                 "server --core-list {cores} --bind {address} --port {first_port} --ports {ports} --max-connections {most}"
             );
             return words.split(' ').map(str::to_owned).collect();
         }
-        vec![address.to_string(), first_port.to_string(), ports.to_string(), cores]
+        Contract::new(target, cores).words().into()
     }
 
     /// The command that serves `target` on `cores` of this machine.

@@ -2,66 +2,45 @@
 //! cores share nothing but the process's descriptor table.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, RawFd};
 use std::thread;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
+use crate::contract::{self, Contract};
 use crate::sys::{self, ENDING, Epoll, Event, READ, READ_WRITE};
 
 /// Set in an event's number when the descriptor is a listener.
 const LISTENER: u64 = 1 << 32;
 
-/// Runs the server at `address` on `cores`, each with its contiguous share of the ports; calls `ready` once all
-/// of them listen. Runs until the process is killed.
-pub fn run(address: Ipv4Addr, cores: &[usize], first_port: u16, ports: usize, ready: impl FnOnce()) {
-    sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
-    let threads: Vec<_> = cores
-        .iter()
-        .enumerate()
-        .map(|(place, &core)| {
-            let share = ports * place / cores.len()..ports * (place + 1) / cores.len();
-            let listeners: Vec<Socket> = share
-                .map(|offset| first_port + u16::try_from(offset).expect("a port number has 16 bits"))
-                .map(|port| listen(address, port).unwrap_or_else(|error| panic!("listening on port {port}: {error}")))
-                .collect();
-            thread::spawn(move || {
-                sys::pin(core).expect("the core exists and this process may use it");
-                Shard::new(listeners).serve();
-            })
+/// Does what the contract says, each core with its own share of the ports. Runs until the process is killed.
+pub fn run(contract: &Contract) {
+    sys::raise_open_files();
+    let start = |(place, &core): (usize, &usize)| {
+        let listeners = contract.listen_on(contract.ports_of(place));
+        thread::spawn(move || {
+            contract::pin(core);
+            Shard::new(listeners).serve();
         })
-        .collect();
-    ready();
+    };
+    let threads: Vec<_> = contract.cores.iter().enumerate().map(start).collect();
+    contract::ready();
     for thread in threads {
         thread.join().expect("a server thread runs until the process is killed");
     }
 }
 
-fn listen(address: Ipv4Addr, port: u16) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    // Accepted sockets inherit it, which saves a system call on each.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&SocketAddr::from((address, port)).into())?;
-    // The kernel caps the queue at net.core.somaxconn.
-    socket.listen(i32::MAX)?;
-    Ok(socket)
-}
-
 /// The server of one core. A connection is its descriptor and nothing else; its event's number is the descriptor.
 struct Shard {
     epoll: Epoll,
-    _listeners: Vec<Socket>,
+    _listeners: Vec<TcpListener>,
     buffer: Vec<u8>,
     /// Bytes that slow readers have not taken yet. While they wait, nothing more is read from those connections.
     unsent: HashMap<RawFd, Vec<u8>>,
 }
 
 impl Shard {
-    fn new(listeners: Vec<Socket>) -> Shard {
+    fn new(listeners: Vec<TcpListener>) -> Shard {
         let epoll = Epoll::new().expect("the process has a descriptor left for epoll");
         for listener in &listeners {
             let fd = listener.as_raw_fd();

@@ -13,7 +13,7 @@ mod peers;
 use std::path::{Path, PathBuf};
 
 use bench_support::compare::{self, OTHERS_LIMIT, Quiet};
-use bench_support::contract::{self, Contract};
+use bench_support::contract::Contract;
 use bench_support::peers::{Comparison, keep, new_folder, what};
 use bench_support::reference::server;
 use bench_support::samples::{Row, Table, in_turns};
@@ -40,14 +40,13 @@ fn main() {
     if let [role, told @ ..] = &words[..]
         && role == measures::ECHO_ROLE
     {
-        let told = Contract::of(told);
-        return server::run(told.address, &told.cores, told.first_port, told.ports.into(), contract::ready);
+        return server::run(&Contract::of(told));
     }
     compare_all(&Arguments::parse());
 }
 
 fn compare_all(arguments: &Arguments) {
-    sys::raise_open_files().expect("the limit of open files can be raised to the hard limit");
+    sys::raise_open_files();
     let Comparison { programs, quick, rounds, .. } = &arguments.comparison;
     let peers = arguments.comparison.chosen(&PEERS);
     let folder = new_folder(&arguments.out);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bench_support::compare::{Others, ServerProcess, ourselves, thousands};
-use bench_support::contract::TlsFiles;
+use bench_support::contract::{Contract, TlsFiles};
 use bench_support::memory::{Memory, bare_end};
 use bench_support::reference::client::Target;
 use bench_support::samples::{Figures, Run, Table};
@@ -99,9 +99,9 @@ impl Bench {
     pub fn run(&self, peer: &Peer) -> Run {
         let others = Others::now();
         let backend = (peer.speaks == Speaks::Proxy).then(|| {
-            let (port, ports) = (ECHO.first_port.to_string(), ECHO.ports.to_string());
-            let core = CLIENT_CORE.to_string();
-            ServerProcess::start(ourselves([ECHO_ROLE, "127.0.0.1", &port, &ports, &core]), ECHO)
+            let mut command = ourselves([ECHO_ROLE]);
+            command.args(Contract::new(ECHO, &[CLIENT_CORE]).words());
+            ServerProcess::start(command, ECHO)
         });
         let server = ServerProcess::start(peer.command(&self.programs, SERVER, SERVER_CORE, &self.files), SERVER);
         // The servers keep their cores; this thread is the client.

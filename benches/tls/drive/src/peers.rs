@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bench_support::contract::TlsFiles;
+use bench_support::contract::{Contract, TlsFiles};
 use bench_support::peers::Server;
 use bench_support::reference::client::Target;
 
@@ -53,16 +53,16 @@ impl Server for Peer {
 impl Peer {
     /// The command that serves `target` on one core.
     pub fn command(&self, programs: &Path, target: Target, core: usize, files: &TlsFiles) -> Command {
-        let Target { address, first_port, ports } = target;
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", &core.to_string()]).arg(programs.join(self.program()));
         if self.name == "c1m" {
+            let Target { address, first_port, ports } = target;
             let words = format!(
                 "server --quiet --core-list {core} --bind {address} --port {first_port} --ports {ports} --max-connections 20000"
             );
             command.args(words.split(' ')).arg("--tls-cert").arg(&files.certificate).arg("--tls-key").arg(&files.key);
         } else {
-            command.args([address.to_string(), first_port.to_string(), ports.to_string(), core.to_string()]);
+            command.args(Contract::new(target, &[core]).words());
         }
         let paths: [&PathBuf; 2] = [&files.certificate, &files.key];
         command.envs(TlsFiles::VARIABLES.into_iter().zip(paths)).env("BACKEND_PORT", BACKEND.0.to_string());

@@ -8,12 +8,12 @@ use proptest::prelude::*;
 /// A shard that sends nothing.
 struct Mute {
     counters: Counters,
-    place: Place,
+    view: ShardView,
 }
 
 impl Shard for Mute {
-    fn place(&self) -> Place {
-        self.place
+    fn view(&self) -> ShardView {
+        self.view
     }
 
     fn counters(&self) -> &Counters {
@@ -34,8 +34,8 @@ fn shards<const N: usize>(capacity: usize) -> [One; N] {
     let (mailbox, inboxes) = mailbox(&doorbells, capacity);
     let mut inboxes = inboxes.into_iter();
     std::array::from_fn(|shard| {
-        let place = Place { shard, shards: N, is_divided: false };
-        (Board::new(mailbox.clone()), Mute { counters: Counters::default(), place }, inboxes.next().unwrap())
+        let view = ShardView { shard, shards: N, is_divided: false };
+        (Board::new(mailbox.clone()), Mute { counters: Counters::default(), view }, inboxes.next().unwrap())
     })
 }
 
@@ -67,10 +67,10 @@ fn only_those_who_register_are_publishers() {
     // Posted, and of a publisher that is gone before connections are in one process again.
     assert!(board.publish(&shard, None, Arc::from(*b"posted")));
     board.register(conn(1));
-    shard.place.is_divided = true;
+    shard.view.is_divided = true;
     assert!(board.publish(&shard, Some(conn(1)), Arc::from(*b"held")));
     board.closed(conn(1));
-    shard.place.is_divided = false;
+    shard.view.is_divided = false;
     assert!(board.united(&shard).is_empty());
     assert_eq!(hear_all(&mut board, &mut shard, &mut inbox), [(conn(1), 0)]);
     assert!(board.publishers.is_empty() && board.pending.is_empty());
@@ -104,13 +104,13 @@ fn a_publisher_with_too_much_under_way_is_refused_and_the_others_are_not() {
 #[test]
 fn what_waits_counts_for_its_publisher_wherever_it_goes() {
     let (mut board, mut shard, _inbox) = alone();
-    shard.place.is_divided = true;
+    shard.view.is_divided = true;
     board.register(conn(1));
     assert!(board.publish(&shard, Some(conn(1)), Arc::from(*b"four")));
     assert!(board.publish(&shard, None, Arc::from(*b"posted")));
-    let (role, rest) = (board.depart(conn(1)), board.depart_last());
+    let (handover, rest) = (board.depart(conn(1)), board.depart_last());
     assert_eq!((board.load, board.posted), (Load::default(), Load::default()));
-    board.arrive(conn(1), role);
+    board.arrive(conn(1), handover);
     board.arrive_last(rest);
     assert_eq!(board.load, Load { publications: 2, bytes: 10 });
     assert_eq!(board.load_of(Some(conn(1))), Some(&mut Load { publications: 1, bytes: 4 }));
@@ -176,16 +176,16 @@ fn a_full_neighbour_fills_no_other_mailbox() {
 
 proptest! {
     #[test]
-    fn a_role_is_read_as_it_was_written_or_not_at_all(
+    fn a_handover_is_read_as_it_was_written_or_not_at_all(
         subscribes: bool, published: Option<u64>, cut: prop::sample::Index,
         held in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..4)
     ) {
-        let role = Role { subscribes, published, held: held.into_iter().map(Into::into).collect() };
+        let handover = Handover { subscribes, published, held: held.into_iter().map(Into::into).collect() };
         let mut bytes = Vec::new();
-        role.write(&mut bytes);
+        handover.write(&mut bytes);
         let cut = &bytes[..cut.index(bytes.len())];
-        prop_assert_eq!(Role::read(cut), None);
+        prop_assert_eq!(Handover::read(cut), None);
         bytes.push(7);
-        prop_assert_eq!(Role::read(&bytes), Some((role, &[7][..])));
+        prop_assert_eq!(Handover::read(&bytes), Some((handover, &[7][..])));
     }
 }

@@ -174,12 +174,12 @@ fn a_reset_behind_lost_bytes_ends_the_connection() {
     });
 }
 
-/// Where the descriptors of closed slots linger, a close begins with a shutdown. That of a sleeper's slot does not: its
-/// socket may serve another connection later. The simulated kernel watches that.
+/// Where the descriptors of closed slots are released late, a close begins with a shutdown. That of a sleeper's slot does
+/// not: its socket may serve another connection later. The simulated kernel watches that.
 #[test]
 fn the_socket_of_a_sleeper_is_not_shut_down() {
     let night = Night::new(1, 3, 40, Catcher::default());
-    night.machine.kernel(|kernel| kernel.lingers = true);
+    night.machine.kernel(|kernel| kernel.releases_slots_late = true);
     let peer = night.come(1, Duration::ZERO, MILLI).start;
     night.say(SECOND, peer, 3);
     let (machine, seen) = night.run(2 * SECOND);
