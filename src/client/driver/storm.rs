@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::conn_state::Standing;
 use super::{ClientConnections, ClientDriver, DIALS_PER_PASS, sooner};
 use crate::client::course::{Phase, Scenario, Storm};
 use crate::clock::{Clock, Start};
@@ -435,13 +436,11 @@ impl ClientDriver {
 
     /// A proved connection was closed by the storm, or by the server in a storm that allows this.
     pub(super) fn dropped(&mut self, connections: &mut ClientConnections, conn: ConnId) {
-        self.counts_as_asleep(connections, conn, false);
-        if let Some(state) = connections.state(conn) {
-            state.set_proved(false);
+        self.leave_off(connections, conn);
+        if connections.state(conn).is_some_and(|state| state.count_end() == Standing::Live) {
+            self.config.progress.live.sub(1);
+            self.config.progress.dropped.add(1);
         }
-        self.forget(connections, conn);
-        self.config.progress.live.sub(1);
-        self.config.progress.dropped.add(1);
     }
 
     /// Whether the server, which closes a connection, may do so: it is a victim of a storm that allows it.

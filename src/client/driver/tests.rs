@@ -10,12 +10,12 @@ use crate::client::course::{Course, Fanout, Scenario, Storm};
 use crate::client::fanout::Leading;
 use crate::client::ports::{Choice, Ports, Way, random_seed};
 use crate::client::{Routes, Workload};
-use crate::connections::ConnectionsConfig;
+use crate::connections::{CloseMode, ConnectionsConfig};
 use crate::host::SourcePorts;
 use crate::plan;
 use crate::protocol::Publication;
 use crate::reactor::Reactor;
-use crate::results::Published;
+use crate::results::{Published, ShardSample};
 use crate::sys::Doorbell;
 
 /// How long before now the first turn is.
@@ -40,8 +40,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// All connections of a workload are live, and audited once.
-    fn open(workload: Workload) -> Scene {
+    /// No connection of a workload is dialed yet.
+    fn new(workload: Workload) -> Scene {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -68,7 +68,7 @@ impl Scene {
         let doorbell = Doorbell::new().unwrap();
         let connections = Connections::new(connections, &doorbell, Arc::default()).unwrap();
         let driver = config.begin(&connections).unwrap();
-        let mut scene = Scene {
+        Scene {
             reactor: Reactor::new(connections, driver),
             listener,
             peers: Vec::new(),
@@ -76,7 +76,12 @@ impl Scene {
             commands: 0,
             phase: Phase::Ready,
             _doorbell: doorbell,
-        };
+        }
+    }
+
+    /// All connections of a workload are live, and audited once.
+    fn open(workload: Workload) -> Scene {
+        let mut scene = Scene::new(workload);
         for phase in [Phase::Ramp, Phase::Audit(1)] {
             scene.begin(phase);
             scene.until("all connections are live", |scene| {
@@ -226,6 +231,43 @@ fn the_pace_at_which_victims_are_closed_is_no_latency_of_a_reconnect() {
     });
     let latency = scene.driver().measures.connect.cut().unwrap().unwrap();
     assert!(latency.count() == 2 && latency.max() < RECENT, "{} us", latency.max());
+}
+
+/// A connection may be given up whose end the driver was not told yet.
+#[test]
+fn a_connection_fails_once() {
+    let mut scene = Scene::open(Workload { connections: 2, ..Workload::default() });
+    let Reactor { connections, driver, .. } = &mut scene.reactor;
+    let (conn, _) = connections.next_live(Cursor::START).unwrap();
+    connections.close(conn, CloseMode::Abort, CloseReason::SlowReader).unwrap();
+    driver.give_up(connections, conn, Cause::Unanswered).unwrap();
+    scene.turn(SECOND);
+    let ProgressSnapshot { live, failed, lost, .. } = scene.driver().config.progress.snapshot();
+    assert_eq!((live, failed, lost), (1, 1, 1));
+    assert_eq!(scene.driver().causes, Causes::from([(Cause::Unanswered, 1)]));
+    assert_eq!(scene.driver().failures_in_a_row, 0, "it was live");
+}
+
+/// The other connections were never live. The curve of the live ones would fall below none.
+#[test]
+fn only_what_was_live_counts_as_closed() {
+    let mut scene = Scene::new(Workload { connections: 5, ..Workload::default() });
+    scene.begin(Phase::Ramp);
+    scene.until("two of five are live", |scene| {
+        scene.turn(Duration::ZERO);
+        let silent = scene.peers.split_off(scene.peers.len().min(2));
+        scene.answer();
+        scene.peers.extend(silent);
+        scene.peers.len() == 5 && scene.driver().config.progress.live.get() == 2
+    });
+    scene.begin(Phase::Close);
+    scene.until("all are closed", |scene| {
+        scene.turn(SECOND);
+        scene.driver().done && scene.reactor.connections.in_use() == 0
+    });
+    let progress = scene.driver().config.progress.snapshot();
+    assert_eq!((progress.live, progress.closed, progress.failed), (2, 2, 0));
+    assert_eq!(ShardSample::of(&progress).live, 0);
 }
 
 /// Takes all ports that a connection's route has for others, and returns some of them.
