@@ -187,6 +187,12 @@ impl Clock {
         self.counted
     }
 
+    /// What this clock showed at an instant before the last look, if all time since has counted. A later instant has the
+    /// mark of that look.
+    pub fn mark(&self, instant: Instant) -> Mark {
+        Mark(self.counted.0.saturating_sub(self.looked.saturating_duration_since(instant)))
+    }
+
     /// When this clock will show a mark, on the host's clock, if the owner does not stand still until then.
     pub fn due(&self, mark: Mark) -> Instant {
         self.looked + mark.since(self.counted)
@@ -320,6 +326,18 @@ mod tests {
         assert_eq!(clock.suspended(), Suspended::default());
         clock.resume(start + 4 * HOURS, SHORTEST_SUSPENSION / 2);
         assert_eq!(clock.suspended(), Suspended::default());
+    }
+
+    #[test]
+    fn an_instant_before_the_last_look_has_a_mark() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut clock = Clock::begin(start);
+        clock.sleep(Some(start + 3 * second));
+        clock.look(start + 3 * second);
+        let marks = [2, 3, 4].map(|seconds| clock.mark(start + seconds * second).counted());
+        assert_eq!(marks, [2 * second, 3 * second, 3 * second]);
+        // Of what was before the clock is known nothing.
+        assert_eq!(clock.mark(start - second), Mark::default());
     }
 
     #[test]

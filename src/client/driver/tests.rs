@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use super::*;
 use crate::client::course::{Course, Fanout, Scenario, Storm};
-use crate::client::fanout::Leading;
+use crate::client::fanout::{Closed, Leading};
 use crate::client::ports::{Choice, Ports, Way, random_seed};
 use crate::client::{Routes, Workload};
 use crate::connections::{CloseMode, ConnectionsConfig};
@@ -15,7 +15,7 @@ use crate::host::SourcePorts;
 use crate::plan;
 use crate::protocol::Publication;
 use crate::reactor::Reactor;
-use crate::results::{Published, ShardSample};
+use crate::results::{Published, Receipts, ShardSample};
 use crate::sys::Doorbell;
 
 /// How long before now the first turn is.
@@ -322,21 +322,100 @@ fn a_storm_dials_on_while_a_connection_waits_for_a_port() {
     assert_eq!((progress.live.get(), progress.failed.get()), (4, 0));
 }
 
+/// What one of two shards sees of a fan-out. It has two subscribers, and the other shard publishes.
+struct Subscribed {
+    fanning: Fanning,
+    clock: Clock,
+    leading: Leading,
+    handed_over: mpsc::Receiver<Closed>,
+    /// When the first publication is due.
+    origin: Instant,
+}
+
+/// How long a receipt may take.
+const WAIT: Duration = Duration::from_millis(10);
+
+impl Subscribed {
+    /// The shard has not heard that the phase of publications has begun. Its clock has run for a second.
+    fn new() -> Subscribed {
+        let config = Fanout { publishers: 1, publications: 3, period: SECOND, wait: WAIT, payload: 64 };
+        let workload = Workload { connections: 5, course: Course::Fanout(config), ..Workload::default() };
+        let leading = Leading::begin(config, workload.connections, 2, 7).unwrap();
+        let (closed, handed_over) = mpsc::channel();
+        let [mut fanning, mut other] = [0, 1].map(|shard| {
+            let mut part = FanoutPart::new(&workload, (shard, 2), &leading);
+            part.closed = closed.clone();
+            Fanning::new(config, &part, shard as usize)
+        });
+        let now = Instant::now();
+        let mut clock = Clock::begin(now - SECOND);
+        other.begin(Phase::Publish, &clock, now - SECOND);
+        clock.sleep(Some(now));
+        clock.look(now);
+        (0..2).for_each(|index| fanning.proved(index, ConnId::new(0, index, 0)));
+        let origin = leading.board.origin_if_known().unwrap();
+        Subscribed { fanning, clock, leading, handed_over, origin }
+    }
+
+    /// The other shard has said a publication so long ago.
+    fn said(&self, number: u32, ago: Duration) {
+        let said = self.clock.due(self.clock.now()) - ago - self.origin;
+        self.leading.board.say(number, Published { intended: Duration::ZERO, said });
+    }
+
+    /// A subscriber gets a publication. Returns for what cause it is given up, if it is.
+    fn received(&mut self, number: u32, index: u32, instant: u64) -> Option<Cause> {
+        let publication = Publication { run: 7, number, instant, length: 64 };
+        self.fanning.received(&self.clock, index, publication, false).unwrap()
+    }
+
+    /// The shard's count of each publication.
+    fn counts(&self, count: fn(&Receipts) -> u64) -> Vec<u64> {
+        self.fanning.measured().receipts.iter().map(count).collect()
+    }
+}
+
 /// A shard may be told late that the phase has begun, after another shard's first publication.
 #[test]
 fn a_publication_that_comes_before_its_phase_is_received() {
-    let config = Fanout { publishers: 1, publications: 1, period: SECOND, wait: SECOND, payload: 64 };
-    let workload = Workload { connections: 4, course: Course::Fanout(config), ..Workload::default() };
-    let leading = Leading::begin(config, workload.connections, 2, 7).unwrap();
-    let part = |shard| FanoutPart::new(&workload, (shard, 2), &leading);
-    let [mut late, mut first] = [0, 1].map(|shard| Fanning::new(config, &part(shard), shard as usize));
-    let (now, clock) = (Instant::now(), Clock::begin(Instant::now()));
-    late.proved(0, ConnId::new(0, 0, 0));
-    first.begin(Phase::Publish, &clock, now);
-    leading.board.say(0, Published { intended: Duration::ZERO, said: Duration::ZERO });
-    let publication = Publication { run: 7, number: 0, instant: 0, length: 64 };
-    assert_eq!(late.received(&clock, 0, publication, false).unwrap(), None);
-    assert_eq!(late.measured().receipts.iter().map(|receipts| receipts.received).sum::<u64>(), 1);
-    let altered = Publication { instant: 1, ..publication };
-    assert_eq!(late.received(&clock, 0, altered, false).unwrap(), Some(Cause::AlteredPublication));
+    let mut shard = Subscribed::new();
+    shard.said(0, Duration::ZERO);
+    assert_eq!(shard.received(0, 0, 0), None);
+    assert_eq!(shard.counts(|receipts| receipts.received), [1]);
+    assert_eq!(shard.received(0, 0, 1), Some(Cause::AlteredPublication));
+}
+
+/// A shard may hear of a publication long after it was said, together with its receipts.
+#[test]
+fn the_time_of_a_publication_begins_when_it_is_said() {
+    let mut shard = Subscribed::new();
+    shard.said(0, WAIT);
+    shard.said(1, WAIT / 2);
+    (0..2).for_each(|number| assert_eq!(shard.received(number, 0, 0), None));
+    assert_eq!(shard.counts(|receipts| receipts.received), [0, 1]);
+    assert_eq!(shard.counts(|receipts| receipts.late), [1, 0]);
+    assert_eq!(shard.counts(|receipts| receipts.missed), [2, 0]);
+    // It has just looked at the board, so what is said to be earlier was a suspension.
+    shard.said(2, SECOND / 2);
+    assert_eq!(shard.received(2, 0, 0), None);
+    assert_eq!(shard.counts(|receipts| receipts.received), [0, 1, 1]);
+}
+
+/// The other shards may publish until they have heard of the stop too. What is counted was handed over.
+#[test]
+fn what_comes_after_a_stop_counts_nothing() {
+    let mut shard = Subscribed::new();
+    shard.said(0, Duration::ZERO);
+    assert_eq!(shard.received(0, 0, 0), None);
+    shard.said(1, Duration::ZERO);
+    shard.fanning.begin(Phase::Close, &shard.clock, Instant::now());
+    shard.said(2, Duration::ZERO);
+    for number in 0..3 {
+        (0..2).for_each(|index| assert_eq!(shard.received(number, index, 0), None));
+    }
+    assert_eq!(shard.counts(|receipts| receipts.expected), [2, 2], "the last one came after the stop");
+    assert_eq!(shard.counts(|receipts| receipts.received), [1, 0]);
+    assert_eq!(shard.counts(|receipts| receipts.missed + receipts.late + receipts.extra), [0, 0]);
+    let measured = shard.handed_over.try_iter().filter_map(|closed| closed.latency);
+    assert_eq!(measured.map(|latency| latency.count()).sum::<u64>(), 1);
 }
