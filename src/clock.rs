@@ -76,8 +76,6 @@ pub struct Clock {
     asleep: Option<Instant>,
     /// When it last checked for a suspension.
     noted: Instant,
-    /// When it last found one.
-    resumed: Option<Instant>,
     suspended: Suspended,
     waits: Waits,
 }
@@ -102,7 +100,6 @@ impl Clock {
             counted: Mark::default(),
             asleep: Some(now),
             noted: now,
-            resumed: None,
             suspended: Suspended::default(),
             waits: Waits::begin(now, account),
         }
@@ -126,7 +123,7 @@ impl Clock {
             // If the kernel keeps no account, all of it may have been waiting for a processor. Schedules catch up with
             // such waits.
             let waited = self.waits.since(now).unwrap_or(gap);
-            self.resume(now, gap.saturating_sub(waited));
+            self.resume(gap.saturating_sub(waited));
         } else {
             self.waits.refresh(now);
         }
@@ -140,9 +137,8 @@ impl Clock {
     }
 
     /// Notes a suspension: the thread did not run for this time, and did not wait for a processor.
-    fn resume(&mut self, now: Instant, after: Duration) {
+    fn resume(&mut self, after: Duration) {
         if after >= SHORTEST_SUSPENSION {
-            self.resumed = Some(now);
             self.suspended = Suspended { times: self.suspended.times + 1, time: self.suspended.time + after };
         }
     }
@@ -150,11 +146,6 @@ impl Clock {
     /// How often the process was suspended since the clock began, and how long.
     pub fn suspended(&self) -> Suspended {
         self.suspended
-    }
-
-    /// Whether the process was suspended since an instant.
-    pub fn was_suspended_since(&self, instant: Instant) -> bool {
-        self.resumed.is_some_and(|resumed| resumed > instant)
     }
 
     /// The start of something, from which elapsed time is measured.
@@ -186,6 +177,12 @@ impl Clock {
     /// The time that was counted up to the last look.
     pub fn now(&self) -> Mark {
         self.counted
+    }
+
+    /// What this clock showed at an instant before the last look, if all time since has counted. A later instant has the
+    /// mark of that look.
+    pub fn mark(&self, instant: Instant) -> Mark {
+        Mark(self.counted.0.saturating_sub(self.looked.saturating_duration_since(instant)))
     }
 
     /// When this clock will show a mark, on the host's clock, if the owner does not stand still until then.
@@ -300,7 +297,6 @@ mod tests {
         let Suspended { times, time } = clock.suspended();
         assert!(times == 1 && time <= HOURS && time > HOURS / 2, "{time:?}");
         assert_eq!(clock.begun(begun), start + time);
-        assert!(clock.was_suspended_since(asleep) && !clock.was_suspended_since(asleep + HOURS));
         // What begins now has nothing to do with it.
         let now = asleep + HOURS;
         assert_eq!(clock.begun(clock.start(now)), now);
@@ -319,8 +315,20 @@ mod tests {
         clock.waits.account = None;
         clock.look(start + 4 * HOURS);
         assert_eq!(clock.suspended(), Suspended::default());
-        clock.resume(start + 4 * HOURS, SHORTEST_SUSPENSION / 2);
+        clock.resume(SHORTEST_SUSPENSION / 2);
         assert_eq!(clock.suspended(), Suspended::default());
+    }
+
+    #[test]
+    fn an_instant_before_the_last_look_has_a_mark() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut clock = Clock::begin(start);
+        clock.sleep(Some(start + 3 * second));
+        clock.look(start + 3 * second);
+        let marks = [2, 3, 4].map(|seconds| clock.mark(start + seconds * second).counted());
+        assert_eq!(marks, [2 * second, 3 * second, 3 * second]);
+        // Of what was before the clock is known nothing.
+        assert_eq!(clock.mark(start - second), Mark::default());
     }
 
     #[test]

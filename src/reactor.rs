@@ -133,7 +133,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.admit(conn, admission)?;
         }
         self.connections.engine.resume(now)?;
-        self.tell_moved()?;
+        // Before its turn, in which it judges what is late.
+        self.tell_ended()?;
         Ok(worked)
     }
 

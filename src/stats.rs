@@ -297,7 +297,7 @@ counters! {
     wrong,
     /// Messages whose echo arrived.
     echoes,
-    /// Connections closed by the client in its last phase.
+    /// Live connections that were closed in the client's last phase.
     closed,
     /// Connections that a storm dialed in addition to those requested.
     redialed,

@@ -356,6 +356,8 @@ pub struct TcpInfo {
     /// Segments received without data (`tcpi_segs_in` less `tcpi_data_segs_in`). A connection that its client has
     /// just opened has received one; a connection between two dialing clients has received two.
     pub received_empty: u32,
+    /// Bytes of data received in order (`tcpi_bytes_received`).
+    pub received_bytes: u64,
 }
 
 /// Reads TCP_INFO of a socket; `None` if the kernel refuses.
@@ -371,6 +373,7 @@ pub fn tcp_info(socket: &impl AsRawFd) -> Option<TcpInfo> {
         retransmissions: info.tcpi_total_retrans,
         unacknowledged: info.tcpi_unacked,
         received_empty: info.tcpi_segs_in.saturating_sub(info.tcpi_data_segs_in),
+        received_bytes: info.tcpi_bytes_received,
     })
 }
 

@@ -163,25 +163,22 @@ impl Driver for ClientDriver {
     }
 
     fn ended(&mut self, connections: &mut ClientConnections, conn: ConnId, reason: CloseReason) -> Result<()> {
-        self.counts_as_asleep(connections, conn, false);
         // What a protocol awaits has an end of its own, and whether that has come is known.
         let reason = if reason == CloseReason::PeerCutOff { CloseReason::PeerClosed } else { reason };
+        if self.phase == Phase::Close {
+            self.hear_end(connections, conn, reason);
+            self.closed(connections, conn);
+            return Ok(());
+        }
         let given_up = self
             .probe_of(connections, conn)
             .is_some_and(|probe| matches!(probe.awaited, Awaited::Connect { given_up: true, .. }));
-        if self.phase != Phase::Close && self.port_is_free_again(connections, conn, reason) {
+        if self.port_is_free_again(connections, conn, reason) {
             return Ok(());
         }
         let phase = self.phase;
         if let (Some(storm), Some(state)) = (&mut self.storm, connections.state(conn)) {
             storm.ended(state.index, phase, Instant::now());
-        }
-        self.hear_end(connections, conn, reason);
-        if self.probe_of(connections, conn).is_some_and(|probe| matches!(probe.awaited, Awaited::End)) {
-            // It counted when its end was agreed on.
-            self.forget(connections, conn);
-            self.config.progress.closed.add(u64::from(self.phase == Phase::Close));
-            return Ok(());
         }
         let cause = match reason {
             CloseReason::NotOpened(_) if given_up => Cause::ConnectTimeout,
@@ -195,12 +192,7 @@ impl Driver for ClientDriver {
             CloseReason::Tls(TlsFailure::HandshakeTimeout) => self.late_handshake(connections, conn),
             CloseReason::Tls(failure) => Cause::Tls(failure),
             CloseReason::Local | CloseReason::IdleTimeout | CloseReason::Deadline | CloseReason::Stopping => {
-                self.forget(connections, conn);
-                if self.phase == Phase::Close {
-                    self.config.progress.closed.add(1);
-                } else if connections.state(conn).is_some_and(|state| state.is_proved()) {
-                    self.dropped(connections, conn);
-                }
+                self.dropped(connections, conn);
                 return Ok(());
             }
         };
@@ -208,9 +200,6 @@ impl Driver for ClientDriver {
         if by_peer && self.is_shed(connections, conn) {
             self.dropped(connections, conn);
             return Ok(());
-        }
-        if self.phase == Phase::Close {
-            self.config.progress.closed.add(1);
         }
         self.failed(connections, conn, cause);
         Ok(())

@@ -1,12 +1,15 @@
 //! Lost packets. A socket filter on the listener drops some packets, as a full accept queue or a core's full
 //! backlog would.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
+use rustls::ServerConnection;
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
-use crate::support::{at, client, echo, free_ports};
+use crate::support::{Authority, Peer, at, client, echo, free_ports};
 
 /// The byte of the TCP header that holds its flags, and the flag of a SYN (RFC 9293, 3.1).
 const FLAGS: u32 = 13;
@@ -49,6 +52,47 @@ fn connections_that_the_server_never_accepted_are_ghosts() {
     assert_eq!(run.number("ghosts"), 20, "{}", run.json);
     assert_eq!(run.json["connect_latency_us"]["count"], 20, "connect itself succeeded: {}", run.json);
     drop(listener);
+}
+
+/// Nothing reaches this end of a connection any more, as if its host had lost its power.
+fn vanish(stream: &TcpStream) {
+    SockRef::from(stream).attach_filter(&[DROP]).unwrap();
+}
+
+/// A server that vanishes after its first answer acknowledges nothing more, and had accepted the connection.
+#[test(ClassicFilter)]
+fn a_server_that_vanishes_while_a_connection_is_opened_has_accepted_it() {
+    // It acknowledges the CONNECT, and never has the SUBSCRIBE.
+    const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+    let broker = Peer::start(|stream| {
+        assert!(stream.read(&mut [0; 1_024]).unwrap() > 0);
+        vanish(stream);
+        stream.write_all(&CONNACK).unwrap();
+        true
+    });
+    let words = "--protocol mqtt --mqtt-version 3.1.1 --reply-timeout 1s";
+    let run = client(&format!("{} --connections 5 {words}", broker.at()));
+    run.failed("silent", 5, "does not answer, or not to the end");
+    assert_eq!(run.number("ghosts"), 0, "{}", run.json);
+    // In TLS 1.2 the client speaks twice before the handshake is over.
+    let authority = Authority::new();
+    let config = Arc::new(authority.sign("server", &["127.0.0.1"]).old_foreign_server());
+    let server = Peer::start(move |stream| {
+        let mut tls = ServerConnection::new(config.clone()).unwrap();
+        while !tls.wants_write() {
+            assert!(tls.read_tls(stream).unwrap() > 0);
+            tls.process_new_packets().unwrap();
+        }
+        vanish(stream);
+        while tls.wants_write() {
+            tls.write_tls(stream).unwrap();
+        }
+        true
+    });
+    let words = format!("--tls --ca {} --tls-min 1.2 --handshake-timeout 1s", authority.file());
+    let run = client(&format!("{} --connections 5 {words}", server.at()));
+    run.failed("tls_handshake_timeout", 5, "--handshake-timeout");
+    assert_eq!(run.number("ghosts"), 0, "{}", run.json);
 }
 
 /// One SYN in eight is dropped, until half of the connections are open: then none has to come again and again. Connects

@@ -8,8 +8,8 @@ use crate::memory_model::CLIENT_SLEEPER_STATE_BYTES;
 pub struct ConnState {
     /// The connection's number within the shard.
     pub index: u32,
-    /// The key of the probe in flight in the lower 30 bits, and the flags in the upper two. A probe takes more than 64 bytes,
-    /// so a window of 64 GiB has no longer keys.
+    /// The key of the probe in flight in the lower 29 bits, and the flags in the upper three. A probe takes more than 64
+    /// bytes, so a window of 32 GiB has no longer keys.
     key_and_flags: u32,
     /// The source port.
     pub port: u16,
@@ -20,7 +20,19 @@ const _: () = assert!(size_of::<ConnState>() == CLIENT_SLEEPER_STATE_BYTES, "mem
 
 const PROVED: u32 = 1 << 31;
 const ASLEEP: u32 = 1 << 30;
-const FLAGS: u32 = PROVED | ASLEEP;
+const OVER: u32 = 1 << 29;
+const FLAGS: u32 = PROVED | ASLEEP | OVER;
+
+/// What a connection counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is being opened.
+    Opening,
+    /// It was proved live.
+    Live,
+    /// Its end is counted. The driver may be told of that end later, and for another reason.
+    Over,
+}
 
 impl ConnState {
     /// A connection that is being dialed.
@@ -41,14 +53,23 @@ impl ConnState {
         self.key_and_flags = self.key_and_flags & FLAGS | key & !FLAGS;
     }
 
-    /// The connection was proved live.
+    /// The connection was proved live, and its end is not counted yet.
     pub fn is_proved(&self) -> bool {
         self.key_and_flags & PROVED != 0
     }
 
-    /// Sets whether the connection was proved live, and returns whether it was before.
-    pub fn set_proved(&mut self, proved: bool) -> bool {
-        self.set(PROVED, proved)
+    /// The connection is proved live.
+    pub fn prove(&mut self) {
+        self.set(PROVED, true);
+    }
+
+    /// The connection's end is counted. Returns what the connection counted as before.
+    pub fn count_end(&mut self) -> Standing {
+        match (self.set(OVER, true), self.set(PROVED, false)) {
+            (true, _) => Standing::Over,
+            (false, true) => Standing::Live,
+            (false, false) => Standing::Opening,
+        }
     }
 
     /// Sets whether the connection counts as asleep, and returns whether it did before.
@@ -72,21 +93,25 @@ mod tests {
     proptest! {
         #[test]
         fn keys_and_flags_keep_apart(
-            (index, key, port) in (any::<u32>(), 0..1_u32 << 30, any::<u16>()),
-            steps in prop::collection::vec((0..3, any::<bool>(), 0..1_u32 << 30), 0..20),
+            (index, key, port) in (any::<u32>(), 0..1_u32 << 29, any::<u16>()),
+            steps in prop::collection::vec((0..4, any::<bool>(), 0..1_u32 << 29), 0..20),
         ) {
             let mut state = ConnState::dialed(index, key, port);
-            let (mut key, mut proved, mut asleep) = (key, false, false);
+            let (mut key, mut standing, mut asleep) = (key, Standing::Opening, false);
             for (step, flag, next) in steps {
                 match step {
-                    0 => prop_assert_eq!(state.set_proved(flag), std::mem::replace(&mut proved, flag)),
+                    0 if standing == Standing::Opening => {
+                        state.prove();
+                        standing = Standing::Live;
+                    }
                     1 => prop_assert_eq!(state.set_asleep(flag), std::mem::replace(&mut asleep, flag)),
+                    2 => prop_assert_eq!(state.count_end(), std::mem::replace(&mut standing, Standing::Over)),
                     _ => {
                         state.set_key(next);
                         key = next;
                     }
                 }
-                prop_assert_eq!((state.key(), state.is_proved()), (key, proved));
+                prop_assert_eq!((state.key(), state.is_proved()), (key, standing == Standing::Live));
                 prop_assert_eq!(({ state.index }, { state.port }), (index, port));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::conn_state::Standing;
 use super::goodbye::GOODBYE_TIMEOUT;
 use super::securing::is_ghost;
 use super::{ClientConnections, ClientDriver};
@@ -186,7 +187,7 @@ impl ClientDriver {
     /// A connection is live: it was opened, and gave every answer that was awaited.
     pub(super) fn proved(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Result<()> {
         let Some(state) = connections.state(conn) else { return Ok(()) };
-        state.set_proved(true);
+        state.prove();
         self.failures_in_a_row = 0;
         self.config.progress.live.add(1);
         self.config.progress.stood.add(1);
@@ -240,15 +241,19 @@ impl ClientDriver {
         connections.close(conn, CloseMode::Abort, CloseReason::Local)
     }
 
-    /// Counts a failure. While closing, nothing counts any more.
+    /// Counts a failure, unless the connection's end is counted: one that is given up may have ended for another reason,
+    /// of which the driver is told later. While closing, nothing fails any more.
     pub(super) fn failed(&mut self, connections: &mut ClientConnections, conn: ConnId, cause: Cause) {
-        self.counts_as_asleep(connections, conn, false);
-        let Some(state) = connections.state(conn) else { return };
-        let (proved, index) = (state.set_proved(false), state.index);
-        self.forget(connections, conn);
         if self.phase == Phase::Close {
+            return self.closed(connections, conn);
+        }
+        self.leave_off(connections, conn);
+        let Some(state) = connections.state(conn) else { return };
+        let (standing, index) = (state.count_end(), state.index);
+        if standing == Standing::Over {
             return;
         }
+        let proved = standing == Standing::Live;
         if proved {
             self.config.progress.live.sub(1);
             self.storm.iter_mut().for_each(|storm| storm.lost(cause.is_wrong()));
@@ -266,6 +271,13 @@ impl ClientDriver {
         *self.causes.entry(cause).or_default() += 1;
     }
 
+    /// A connection ended while the shard closes all of them: it counts as closed if it was live.
+    pub(super) fn closed(&mut self, connections: &mut ClientConnections, conn: ConnId) {
+        self.leave_off(connections, conn);
+        let was_live = connections.state(conn).is_some_and(|state| state.count_end() == Standing::Live);
+        self.config.progress.closed.add(u64::from(was_live));
+    }
+
     /// Takes the probe of a connection out of the window, if it has one.
     pub(super) fn take_probe(&mut self, connections: &mut ClientConnections, conn: ConnId) -> Option<Probe> {
         let state = connections.state(conn)?;
@@ -279,6 +291,12 @@ impl ClientDriver {
         if let Some(state) = connections.state(conn) {
             self.incomplete.forget(state.index);
         }
+    }
+
+    /// Awaits nothing more of a connection that is over.
+    pub(super) fn leave_off(&mut self, connections: &mut ClientConnections, conn: ConnId) {
+        self.counts_as_asleep(connections, conn, false);
+        self.forget(connections, conn);
     }
 
     pub(super) fn probe_of(&self, connections: &mut ClientConnections, conn: ConnId) -> Option<&Probe> {

@@ -11,7 +11,7 @@ use crate::client::Phase;
 use crate::client::course::Fanout;
 use crate::client::fanout::{Board, Closed, Ledger, Said};
 use crate::client::window::{Awaited, Due, Probe};
-use crate::clock::Clock;
+use crate::clock::{Clock, Mark};
 use crate::error::Result;
 use crate::failure::Cause;
 use crate::pace::Pace;
@@ -40,9 +40,13 @@ pub struct Fanning {
     /// Publications from here on were not looked at yet, and those before of which nothing was known.
     heard_of: u32,
     unknown: Vec<u32>,
+    /// When they were last looked at, on the shard's clock.
+    looked: Mark,
     /// The next publication that may be one of this shard's publishers.
     next: u32,
     pace: Pace,
+    /// The connections are being closed, and nothing counts any more.
+    is_over: bool,
     foreign: u64,
     to_publishers: u64,
 }
@@ -63,11 +67,13 @@ impl Fanning {
             live: 0,
             publishers: vec![None; (own.end - own.start) as usize],
             own,
-            ledger: Ledger::new(subscribers, distance),
+            ledger: Ledger::new(subscribers, distance, config.wait),
             heard_of: 0,
             unknown: Vec::new(),
+            looked: Mark::default(),
             next: 0,
             pace: Pace::UNPACED,
+            is_over: false,
             foreign: 0,
             to_publishers: 0,
         }
@@ -86,6 +92,7 @@ impl Fanning {
 
     /// A phase begins.
     pub fn begin(&mut self, phase: Phase, clock: &Clock, now: Instant) {
+        self.learn(clock);
         match phase {
             Phase::Publish => {
                 let origin = clock.start(self.board.origin(now));
@@ -94,6 +101,7 @@ impl Fanning {
             Phase::Close => {
                 self.ledger.abandon();
                 self.hand_over();
+                self.is_over = true;
             }
             _ => {}
         }
@@ -125,8 +133,10 @@ impl Fanning {
         self.hand_over();
     }
 
-    /// Looks which publications were published.
+    /// Looks which publications were published. The time of one begins when it was said, but no earlier than the last look,
+    /// which did not find it: from an earlier instant on, a suspension of the process would count.
     fn learn(&mut self, clock: &Clock) {
+        let looked = std::mem::replace(&mut self.looked, clock.now());
         let heard_of = self.board.heard_of();
         if heard_of == self.heard_of && self.unknown.is_empty() {
             return;
@@ -134,14 +144,16 @@ impl Fanning {
         self.unknown.extend(self.heard_of..heard_of);
         self.heard_of = heard_of;
         let Fanning { board, ledger, live, .. } = self;
+        let origin = board.origin_if_known();
         self.unknown.retain(|number| match board.said(*number) {
             Said::NotYet => true,
             Said::Never => {
                 ledger.never_published(*number);
                 false
             }
-            Said::At(_) => {
-                ledger.published(*number, *live, clock.now());
+            Said::At(Published { said, .. }) => {
+                let since = origin.map_or(clock.now(), |origin| clock.mark(origin + said));
+                ledger.published(*number, *live, since.max(looked));
                 false
             }
         });
@@ -156,6 +168,9 @@ impl Fanning {
         publication: Publication,
         is_repeated: bool,
     ) -> Result<Option<Cause>> {
+        if self.is_over {
+            return Ok(None);
+        }
         if publication.run != self.board.run() {
             self.foreign += 1;
             return Ok(None);
@@ -176,7 +191,7 @@ impl Fanning {
             self.learn(clock);
         }
         let after = Instant::now().saturating_duration_since(origin + intended);
-        self.ledger.received(number, index, after, is_repeated)?;
+        self.ledger.received(clock.now(), (number, index), after, is_repeated)?;
         self.hand_over();
         Ok(None)
     }
@@ -213,7 +228,7 @@ impl ClientDriver {
         let turn = self.publish_due(connections, now)?;
         let Some(fanout) = &mut self.fanout else { return Ok(Schedule::Finished) };
         fanout.learn(connections.clock());
-        fanout.ledger.close_late(connections.clock().now(), fanout.config.wait);
+        fanout.ledger.close_late(connections.clock().now());
         fanout.hand_over();
         let is_done = fanout.ledger.first_open() >= fanout.board.publications();
         // Acknowledgements may still be awaited.

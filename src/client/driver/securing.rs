@@ -71,8 +71,9 @@ impl ClientDriver {
     }
 }
 
-/// Whether a server that answers nothing never accepted the connection: it acknowledges nothing. A server that took our
-/// bytes and is silent has acknowledged them.
+/// Whether a server that does not answer never accepted the connection: it acknowledges nothing, and has never sent
+/// anything. A server that took our bytes and is silent has acknowledged them. One that has sent something had accepted the
+/// connection, and has vanished since.
 pub(super) fn is_ghost(socket: &Socket) -> bool {
-    sys::tcp_info(socket).is_some_and(|info| info.unacknowledged > 0)
+    sys::tcp_info(socket).is_some_and(|info| info.unacknowledged > 0 && info.received_bytes == 0)
 }

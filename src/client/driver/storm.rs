@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::conn_state::Standing;
 use super::{ClientConnections, ClientDriver, DIALS_PER_PASS, sooner};
 use crate::client::course::{Phase, Scenario, Storm};
 use crate::clock::{Clock, Start};
@@ -398,7 +399,8 @@ impl ClientDriver {
     }
 
     /// Lets the victims send messages whose answers they will not read, evenly paced: a flood would show what this
-    /// machine copies in a second. A victim that cannot send any more leaves out its turn.
+    /// machine copies in a second. A victim that cannot send any more leaves out its turn, and so does one that sleeps and
+    /// finds no slot.
     fn demand(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         // Several together: otherwise each message would wake the shard.
@@ -413,7 +415,9 @@ impl ClientDriver {
             let Some(conn) = storm.asking.next() else { break };
             storm.asking.asked += 1;
             storm.asking.total += 1;
-            connections.pause_reads(conn)?;
+            if !connections.pause_reads(conn)? {
+                continue;
+            }
             let Some(state) = connections.state(conn).map(|state| *state) else { continue };
             if connections.is_sending(conn) {
                 continue;
@@ -435,13 +439,11 @@ impl ClientDriver {
 
     /// A proved connection was closed by the storm, or by the server in a storm that allows this.
     pub(super) fn dropped(&mut self, connections: &mut ClientConnections, conn: ConnId) {
-        self.counts_as_asleep(connections, conn, false);
-        if let Some(state) = connections.state(conn) {
-            state.set_proved(false);
+        self.leave_off(connections, conn);
+        if connections.state(conn).is_some_and(|state| state.count_end() == Standing::Live) {
+            self.config.progress.live.sub(1);
+            self.config.progress.dropped.add(1);
         }
-        self.forget(connections, conn);
-        self.config.progress.live.sub(1);
-        self.config.progress.dropped.add(1);
     }
 
     /// Whether the server, which closes a connection, may do so: it is a victim of a storm that allows it.

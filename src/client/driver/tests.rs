@@ -7,15 +7,17 @@ use std::sync::{Arc, mpsc};
 
 use super::*;
 use crate::client::course::{Course, Fanout, Scenario, Storm};
-use crate::client::fanout::Leading;
+use crate::client::fanout::{Closed, Leading};
 use crate::client::ports::{Choice, Ports, Way, random_seed};
 use crate::client::{Routes, Workload};
-use crate::connections::ConnectionsConfig;
+use crate::clock::LONGEST_LOOK;
+use crate::connections::{CloseMode, ConnectionsConfig};
+use crate::error::Errno;
 use crate::host::SourcePorts;
 use crate::plan;
 use crate::protocol::Publication;
 use crate::reactor::Reactor;
-use crate::results::Published;
+use crate::results::{Published, Receipts, ShardSample};
 use crate::sys::Doorbell;
 
 /// How long before now the first turn is.
@@ -40,8 +42,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// All connections of a workload are live, and audited once.
-    fn open(workload: Workload) -> Scene {
+    /// No connection of a workload is dialed yet.
+    fn new(workload: Workload) -> Scene {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -68,7 +70,7 @@ impl Scene {
         let doorbell = Doorbell::new().unwrap();
         let connections = Connections::new(connections, &doorbell, Arc::default()).unwrap();
         let driver = config.begin(&connections).unwrap();
-        let mut scene = Scene {
+        Scene {
             reactor: Reactor::new(connections, driver),
             listener,
             peers: Vec::new(),
@@ -76,7 +78,12 @@ impl Scene {
             commands: 0,
             phase: Phase::Ready,
             _doorbell: doorbell,
-        };
+        }
+    }
+
+    /// All connections of a workload are live, and audited once.
+    fn open(workload: Workload) -> Scene {
+        let mut scene = Scene::new(workload);
         for phase in [Phase::Ramp, Phase::Audit(1)] {
             scene.begin(phase);
             scene.until("all connections are live", |scene| {
@@ -228,6 +235,43 @@ fn the_pace_at_which_victims_are_closed_is_no_latency_of_a_reconnect() {
     assert!(latency.count() == 2 && latency.max() < RECENT, "{} us", latency.max());
 }
 
+/// A connection may be given up whose end the driver was not told yet.
+#[test]
+fn a_connection_fails_once() {
+    let mut scene = Scene::open(Workload { connections: 2, ..Workload::default() });
+    let Reactor { connections, driver, .. } = &mut scene.reactor;
+    let (conn, _) = connections.next_live(Cursor::START).unwrap();
+    connections.close(conn, CloseMode::Abort, CloseReason::SlowReader).unwrap();
+    driver.give_up(connections, conn, Cause::Unanswered).unwrap();
+    scene.turn(SECOND);
+    let ProgressSnapshot { live, failed, lost, .. } = scene.driver().config.progress.snapshot();
+    assert_eq!((live, failed, lost), (1, 1, 1));
+    assert_eq!(scene.driver().causes, Causes::from([(Cause::Unanswered, 1)]));
+    assert_eq!(scene.driver().failures_in_a_row, 0, "it was live");
+}
+
+/// The other connections were never live. The curve of the live ones would fall below none.
+#[test]
+fn only_what_was_live_counts_as_closed() {
+    let mut scene = Scene::new(Workload { connections: 5, ..Workload::default() });
+    scene.begin(Phase::Ramp);
+    scene.until("two of five are live", |scene| {
+        scene.turn(Duration::ZERO);
+        let silent = scene.peers.split_off(scene.peers.len().min(2));
+        scene.answer();
+        scene.peers.extend(silent);
+        scene.peers.len() == 5 && scene.driver().config.progress.live.get() == 2
+    });
+    scene.begin(Phase::Close);
+    scene.until("all are closed", |scene| {
+        scene.turn(SECOND);
+        scene.driver().done && scene.reactor.connections.in_use() == 0
+    });
+    let progress = scene.driver().config.progress.snapshot();
+    assert_eq!((progress.live, progress.closed, progress.failed), (2, 2, 0));
+    assert_eq!(ShardSample::of(&progress).live, 0);
+}
+
 /// Takes all ports that a connection's route has for others, and returns some of them.
 fn exhaust(ports: &Ports, number: u64) -> Vec<u16> {
     let later = Instant::now() + HOUR;
@@ -280,21 +324,125 @@ fn a_storm_dials_on_while_a_connection_waits_for_a_port() {
     assert_eq!((progress.live.get(), progress.failed.get()), (4, 0));
 }
 
+/// Even when no port is free and the process was suspended meanwhile: a suspension is no time, and all other time counts.
+#[test]
+fn a_connection_waits_for_a_port_as_long_as_for_a_connect() {
+    let course = storm(Scenario::Reconnect, 1);
+    let workload = Workload { connections: 2, course, connect_timeout: SECOND, ..Workload::default() };
+    let mut scene = Scene::open(workload);
+    let progress = scene.driver().config.progress.clone();
+    scene.begin(Phase::Storm);
+    scene.turn(Duration::ZERO);
+    exhaust(&scene.driver().config.ports.clone(), 1);
+    scene.turn(Duration::ZERO);
+    assert_eq!((scene.driver().again.len(), progress.redialed.get()), (1, 1), "it waits for a port");
+    let resumed = Instant::now() + HOUR;
+    scene.reactor.connections.engine.look(resumed);
+    assert!(scene.reactor.connections.clock().suspended().times > 0);
+    scene.turn(Duration::ZERO);
+    assert_eq!((scene.driver().again.len(), progress.failed.get()), (1, 0), "it still waits");
+    let looks = SECOND.div_duration_f64(LONGEST_LOOK) as u32;
+    (1..=looks).for_each(|look| scene.reactor.connections.engine.look(resumed + LONGEST_LOOK * look));
+    scene.turn(Duration::ZERO);
+    assert_eq!((scene.driver().again.len(), progress.failed.get()), (0, 1));
+    assert_eq!(scene.driver().causes, Causes::from([(Cause::Errno(Errno::EADDRNOTAVAIL), 1)]));
+    assert!(scene.driver().done, "the storm is over");
+}
+
+/// What one of two shards sees of a fan-out. It has two subscribers, and the other shard publishes.
+struct Subscribed {
+    fanning: Fanning,
+    clock: Clock,
+    leading: Leading,
+    handed_over: mpsc::Receiver<Closed>,
+    /// When the first publication is due.
+    origin: Instant,
+}
+
+/// How long a receipt may take.
+const WAIT: Duration = Duration::from_millis(10);
+
+impl Subscribed {
+    /// The shard has not heard that the phase of publications has begun. Its clock has run for a second.
+    fn new() -> Subscribed {
+        let config = Fanout { publishers: 1, publications: 3, period: SECOND, wait: WAIT, payload: 64 };
+        let workload = Workload { connections: 5, course: Course::Fanout(config), ..Workload::default() };
+        let leading = Leading::begin(config, workload.connections, 2, 7).unwrap();
+        let (closed, handed_over) = mpsc::channel();
+        let [mut fanning, mut other] = [0, 1].map(|shard| {
+            let mut part = FanoutPart::new(&workload, (shard, 2), &leading);
+            part.closed = closed.clone();
+            Fanning::new(config, &part, shard as usize)
+        });
+        let now = Instant::now();
+        let mut clock = Clock::begin(now - SECOND);
+        other.begin(Phase::Publish, &clock, now - SECOND);
+        clock.sleep(Some(now));
+        clock.look(now);
+        (0..2).for_each(|index| fanning.proved(index, ConnId::new(0, index, 0)));
+        let origin = leading.board.origin_if_known().unwrap();
+        Subscribed { fanning, clock, leading, handed_over, origin }
+    }
+
+    /// The other shard has said a publication so long ago.
+    fn said(&self, number: u32, ago: Duration) {
+        let said = self.clock.due(self.clock.now()) - ago - self.origin;
+        self.leading.board.say(number, Published { intended: Duration::ZERO, said });
+    }
+
+    /// A subscriber gets a publication. Returns for what cause it is given up, if it is.
+    fn received(&mut self, number: u32, index: u32, instant: u64) -> Option<Cause> {
+        let publication = Publication { run: 7, number, instant, length: 64 };
+        self.fanning.received(&self.clock, index, publication, false).unwrap()
+    }
+
+    /// The shard's count of each publication.
+    fn counts(&self, count: fn(&Receipts) -> u64) -> Vec<u64> {
+        self.fanning.measured().receipts.iter().map(count).collect()
+    }
+}
+
 /// A shard may be told late that the phase has begun, after another shard's first publication.
 #[test]
 fn a_publication_that_comes_before_its_phase_is_received() {
-    let config = Fanout { publishers: 1, publications: 1, period: SECOND, wait: SECOND, payload: 64 };
-    let workload = Workload { connections: 4, course: Course::Fanout(config), ..Workload::default() };
-    let leading = Leading::begin(config, workload.connections, 2, 7).unwrap();
-    let part = |shard| FanoutPart::new(&workload, (shard, 2), &leading);
-    let [mut late, mut first] = [0, 1].map(|shard| Fanning::new(config, &part(shard), shard as usize));
-    let (now, clock) = (Instant::now(), Clock::begin(Instant::now()));
-    late.proved(0, ConnId::new(0, 0, 0));
-    first.begin(Phase::Publish, &clock, now);
-    leading.board.say(0, Published { intended: Duration::ZERO, said: Duration::ZERO });
-    let publication = Publication { run: 7, number: 0, instant: 0, length: 64 };
-    assert_eq!(late.received(&clock, 0, publication, false).unwrap(), None);
-    assert_eq!(late.measured().receipts.iter().map(|receipts| receipts.received).sum::<u64>(), 1);
-    let altered = Publication { instant: 1, ..publication };
-    assert_eq!(late.received(&clock, 0, altered, false).unwrap(), Some(Cause::AlteredPublication));
+    let mut shard = Subscribed::new();
+    shard.said(0, Duration::ZERO);
+    assert_eq!(shard.received(0, 0, 0), None);
+    assert_eq!(shard.counts(|receipts| receipts.received), [1]);
+    assert_eq!(shard.received(0, 0, 1), Some(Cause::AlteredPublication));
+}
+
+/// A shard may hear of a publication long after it was said, together with its receipts.
+#[test]
+fn the_time_of_a_publication_begins_when_it_is_said() {
+    let mut shard = Subscribed::new();
+    shard.said(0, WAIT);
+    shard.said(1, WAIT / 2);
+    (0..2).for_each(|number| assert_eq!(shard.received(number, 0, 0), None));
+    assert_eq!(shard.counts(|receipts| receipts.received), [0, 1]);
+    assert_eq!(shard.counts(|receipts| receipts.late), [1, 0]);
+    assert_eq!(shard.counts(|receipts| receipts.missed), [2, 0]);
+    // It has just looked at the board, so what is said to be earlier was a suspension.
+    shard.said(2, SECOND / 2);
+    assert_eq!(shard.received(2, 0, 0), None);
+    assert_eq!(shard.counts(|receipts| receipts.received), [0, 1, 1]);
+}
+
+/// The other shards may publish until they have heard of the stop too. What is counted was handed over.
+#[test]
+fn what_comes_after_a_stop_counts_nothing() {
+    let mut shard = Subscribed::new();
+    shard.said(0, Duration::ZERO);
+    assert_eq!(shard.received(0, 0, 0), None);
+    shard.said(1, Duration::ZERO);
+    shard.fanning.begin(Phase::Close, &shard.clock, Instant::now());
+    shard.said(2, Duration::ZERO);
+    for number in 0..3 {
+        (0..2).for_each(|index| assert_eq!(shard.received(number, index, 0), None));
+    }
+    assert_eq!(shard.counts(|receipts| receipts.expected), [2, 2], "the last one came after the stop");
+    assert_eq!(shard.counts(|receipts| receipts.received), [1, 0]);
+    assert_eq!(shard.counts(|receipts| receipts.missed + receipts.late + receipts.extra), [0, 0]);
+    let measured = shard.handed_over.try_iter().filter_map(|closed| closed.latency);
+    assert_eq!(measured.map(|latency| latency.count()).sum::<u64>(), 1);
 }

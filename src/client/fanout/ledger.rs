@@ -16,6 +16,8 @@ pub struct Ledger {
     subscribers: u32,
     /// Publishers of the whole run: a publication and the one so many later are of the same.
     publishers: u32,
+    /// The time of a publication.
+    patience: Duration,
     /// All publications from the first to the latest that was heard of.
     pages: Vec<Page>,
     /// The first of them that may be under way: all before it are closed.
@@ -80,9 +82,10 @@ impl Bits {
 }
 
 impl Ledger {
-    /// A ledger of a shard with so many subscribers, of a run with so many publishers, at least one.
-    pub fn new(subscribers: u32, publishers: u32) -> Ledger {
-        Ledger { subscribers, publishers, pages: Vec::new(), first: 0, closed: Vec::new() }
+    /// A ledger of a shard with so many subscribers, of a run with so many publishers, at least one. The time of each
+    /// publication is over after `patience`.
+    pub fn new(subscribers: u32, publishers: u32, patience: Duration) -> Ledger {
+        Ledger { subscribers, publishers, patience, pages: Vec::new(), first: 0, closed: Vec::new() }
     }
 
     fn page(&mut self, number: u32) -> &mut Page {
@@ -93,7 +96,7 @@ impl Ledger {
         &mut self.pages[number]
     }
 
-    /// A publication is being published, and `live` subscribers of this shard shall get it.
+    /// A publication was published, `since` then its time runs, and `live` subscribers of this shard shall get it.
     pub fn published(&mut self, number: u32, live: u32, since: Mark) {
         let page = self.page(number);
         if !matches!(page.state, State::Ahead) {
@@ -115,9 +118,16 @@ impl Ledger {
         }
     }
 
-    /// A subscriber got a publication, so long after the instant that was intended for it. `is_repeated`: the server says
-    /// that it may have sent it to this subscriber before.
-    pub fn received(&mut self, number: u32, subscriber: u32, after: Duration, is_repeated: bool) -> Result<()> {
+    /// A subscriber got a publication `now`, so long after the instant that was intended for it. `is_repeated`: the server
+    /// says that it may have sent it to this subscriber before.
+    pub fn received(
+        &mut self,
+        now: Mark,
+        (number, subscriber): (u32, u32),
+        after: Duration,
+        is_repeated: bool,
+    ) -> Result<()> {
+        self.close_if_late(number, now);
         let (of, before_next) = (self.subscribers, self.has_next(number, subscriber));
         let Page { state, receipts } = self.page(number);
         match state {
@@ -173,20 +183,25 @@ impl Ledger {
         }
     }
 
-    /// Closes the publications that are under way for `patience` or longer: subscribers that have not got them have
-    /// missed them.
-    pub fn close_late(&mut self, now: Mark, patience: Duration) {
+    /// Closes the publications whose time is over.
+    pub fn close_late(&mut self, now: Mark) {
         for number in self.first..self.pages.len() {
-            let Page { state, receipts } = &mut self.pages[number];
-            let State::UnderWay(under_way) = state else { continue };
-            if now.since(under_way.since) >= patience {
-                receipts.missed = under_way.awaited.into();
-                let latency = under_way.latency.take();
-                *state = State::Over;
-                self.closed.push((number as u32, latency));
-            }
+            self.close_if_late(number as u32, now);
         }
-        self.go_on();
+    }
+
+    /// Closes a publication if its time is over: subscribers that have not got it have missed it.
+    fn close_if_late(&mut self, number: u32, now: Mark) {
+        let patience = self.patience;
+        let Page { state, receipts } = self.page(number);
+        let State::UnderWay(under_way) = state else { return };
+        if now.since(under_way.since) >= patience {
+            receipts.missed = under_way.awaited.into();
+            let latency = under_way.latency.take();
+            *state = State::Over;
+            self.closed.push((number, latency));
+            self.go_on();
+        }
     }
 
     /// The run ends. What is still under way is neither received by all nor missed by any.
@@ -260,6 +275,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::ops::RangeInclusive;
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -267,7 +283,10 @@ mod tests {
         Never(u32),
         Receive(u32, u32, u64, bool),
         Lose(u32),
+        /// Time goes by, and whose time is over is closed.
         Wait(u64),
+        /// Time goes by.
+        Sleep(u64),
     }
 
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -301,9 +320,9 @@ mod tests {
     }
 
     impl Model {
-        fn settle(&mut self) {
-            for publication in self.published.values_mut().filter(|publication| !publication.over) {
-                publication.complete |= publication.awaited.is_empty();
+        /// Closes the publications of these numbers whose time is over.
+        fn close_late(&mut self, numbers: RangeInclusive<u32>) {
+            for (_, publication) in self.published.range_mut(numbers) {
                 publication.over |= !publication.complete && self.now - publication.at >= PATIENCE.as_secs();
             }
         }
@@ -318,6 +337,7 @@ mod tests {
                     self.never.insert(number);
                 }
                 Step::Receive(number, subscriber, after, is_repeated) if self.live.contains(&subscriber) => {
+                    self.close_late(number..=number);
                     let next = number.checked_add(publishers).and_then(|next| self.published.get(&next));
                     let has_next = next.is_some_and(|next| !next.over && next.receipts.contains_key(&subscriber));
                     // What is complete was got by each that is left.
@@ -344,10 +364,16 @@ mod tests {
                         publication.lost += u64::from(publication.awaited.remove(&subscriber));
                     }
                 }
-                Step::Wait(seconds) => self.now += seconds,
+                Step::Wait(seconds) => {
+                    self.now += seconds;
+                    self.close_late(0..=u32::MAX);
+                }
+                Step::Sleep(seconds) => self.now += seconds,
                 _ => {}
             }
-            self.settle();
+            for publication in self.published.values_mut().filter(|publication| !publication.over) {
+                publication.complete |= publication.awaited.is_empty();
+            }
         }
     }
 
@@ -362,6 +388,7 @@ mod tests {
                     .prop_map(|(a, b, c, d)| Step::Receive(a, b, c, d)),
                 1 => (0..subscribers).prop_map(Step::Lose),
                 1 => (0u64..6).prop_map(Step::Wait),
+                1 => (0u64..6).prop_map(Step::Sleep),
             ];
             (Just(subscribers), prop::collection::vec(step, 0..400))
         })
@@ -373,7 +400,7 @@ mod tests {
             (subscribers, steps) in run(), publishers in 1u32..4,
         ) {
             let mut model = Model { live: (0..subscribers).collect(), ..Model::default() };
-            let mut ledger = Ledger::new(subscribers, publishers);
+            let mut ledger = Ledger::new(subscribers, publishers, PATIENCE);
             for step in &steps {
                 let live = model.live.len() as u32;
                 let mark = Mark::default().after(Duration::from_secs(model.now));
@@ -381,12 +408,10 @@ mod tests {
                     Step::Publish(number) => ledger.published(number, live, mark),
                     Step::Never(number) => ledger.never_published(number),
                     Step::Receive(number, subscriber, after, is_repeated) if model.live.contains(&subscriber) => {
-                        ledger.received(number, subscriber, Duration::from_micros(after), is_repeated).unwrap();
+                        ledger.received(mark, (number, subscriber), Duration::from_micros(after), is_repeated).unwrap();
                     }
                     Step::Lose(subscriber) if model.live.contains(&subscriber) => ledger.lost(subscriber),
-                    Step::Wait(seconds) => {
-                        ledger.close_late(mark.after(Duration::from_secs(seconds)), PATIENCE);
-                    }
+                    Step::Wait(seconds) => ledger.close_late(mark.after(Duration::from_secs(seconds))),
                     _ => {}
                 }
                 model.step(step, publishers);
@@ -432,10 +457,10 @@ mod tests {
     /// The latencies of what was under way are those of its receipts, so the numbers add up.
     #[test]
     fn a_run_that_is_stopped_has_missed_nothing() {
-        let mut ledger = Ledger::new(3, 1);
-        (0..3).for_each(|number| ledger.published(number, 3, Mark::default()));
-        (0..3).for_each(|subscriber| ledger.received(1, subscriber, Duration::ZERO, false).unwrap());
-        ledger.received(2, 0, Duration::ZERO, false).unwrap();
+        let (mut ledger, now) = (Ledger::new(3, 1, PATIENCE), Mark::default());
+        (0..3).for_each(|number| ledger.published(number, 3, now));
+        (0..3).for_each(|subscriber| ledger.received(now, (1, subscriber), Duration::ZERO, false).unwrap());
+        ledger.received(now, (2, 0), Duration::ZERO, false).unwrap();
         ledger.abandon();
         let closed: Vec<_> =
             ledger.take_closed().into_iter().map(|(number, one)| (number, one.map(|all| all.count()))).collect();
@@ -450,12 +475,12 @@ mod tests {
     /// The bitmap of a million subscribers has 125,000 bytes, and a closed publication has none.
     #[test]
     fn a_bitmap_is_given_back() {
-        let mut ledger = Ledger::new(1_000_000, 1);
-        ledger.published(0, 2, Mark::default());
+        let (mut ledger, now) = (Ledger::new(1_000_000, 1, PATIENCE), Mark::default());
+        ledger.published(0, 2, now);
         assert_eq!(ledger.bitmap_bytes(), 0, "nobody has got it");
-        ledger.received(0, 999_999, Duration::ZERO, false).unwrap();
+        ledger.received(now, (0, 999_999), Duration::ZERO, false).unwrap();
         assert_eq!(ledger.bitmap_bytes(), 125_000);
-        ledger.received(0, 7, Duration::ZERO, false).unwrap();
+        ledger.received(now, (0, 7), Duration::ZERO, false).unwrap();
         assert_eq!((ledger.bitmap_bytes(), ledger.first_open()), (0, 1));
     }
 }

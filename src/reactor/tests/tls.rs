@@ -52,6 +52,9 @@ struct House {
 /// Handshakes at once at most. There are twice as many slots.
 const HANDSHAKES: usize = 12;
 
+/// How long a handshake or a record may take, where a test says so.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
 impl House {
     fn new(change: impl FnOnce(&mut LayerConfig)) -> House {
         let (certificate, key) = certificate::make().unwrap();
@@ -188,7 +191,6 @@ fn a_crowd_of_handshakes_takes_a_bounded_part_of_each_pass() {
 #[test]
 fn a_handshake_that_hangs_is_closed_in_time_beside_a_crowd_that_leaves() {
     const CROWD: u64 = 2_000;
-    const TIMEOUT: Duration = Duration::from_secs(1);
     let mut house = House::new(|tls| tls.timeout = TIMEOUT);
     // It says nothing, and is the first whose time is over.
     let silent = TcpStream::connect(house.address).unwrap();
@@ -237,10 +239,8 @@ fn a_reply_goes_before_the_alert_for_lack_of_room() {
     assert_eq!((counters.records_refused.get(), counters.alerts_sent.get()), (1, 1));
 }
 
-/// A record that was begun before a pause has its whole time again after it.
-#[test]
-fn a_record_has_its_whole_time_after_a_pause_of_reads() {
-    const TIMEOUT: Duration = Duration::from_secs(1);
+/// A client that has sent a record but its last byte.
+fn client_of_half_a_record() -> (House, Client) {
     let mut house = House::new(|tls| tls.timeout = TIMEOUT);
     let mut client = Client::new(&house);
     house.shake(&mut client);
@@ -253,6 +253,23 @@ fn a_record_has_its_whole_time_after_a_pause_of_reads() {
         tls.is_some_and(|tls| tls.layer.record_due().is_some())
     };
     house.pass_until("the beginning of the record is kept", is_kept);
+    (house, client)
+}
+
+/// In its turn a driver judges what is late itself. It has heard of all ends by then.
+#[test]
+fn a_driver_hears_of_a_late_record_before_its_turn() {
+    let (mut house, _client) = client_of_half_a_record();
+    let (begin, looks) = (Instant::now(), TIMEOUT.div_duration_f64(LONGEST_LOOK) as u32 + 1);
+    (1..=looks).for_each(|look| house.reactor.connections.engine.look(begin + LONGEST_LOOK * look));
+    house.reactor.pass(Instant::now(), || {}).unwrap();
+    assert_eq!(house.reactor.driver.ended, [CloseReason::Tls(TlsFailure::RecordTimeout)]);
+}
+
+/// A record that was begun before a pause has its whole time again after it.
+#[test]
+fn a_record_has_its_whole_time_after_a_pause_of_reads() {
+    let (mut house, _client) = client_of_half_a_record();
     let (conn, _) = house.reactor.connections.next_live(Cursor::START).unwrap();
     let mut now = Instant::now();
     let mut wait = |house: &mut House| {
