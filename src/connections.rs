@@ -78,7 +78,9 @@ pub use config::{ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, Ti
 pub(crate) use engine::Engine;
 pub use handover::{Closes, Handed, HandedState, Readiness as ReadinessToLeave, SleepersFrom};
 pub(crate) use hibernation::Arrival;
-pub use hibernation::{Caught, EntryMemory, HibernationConfig, HibernationHost, KernelHost, Surrendered, WindowWord};
+pub use hibernation::{
+    Caught, EntryMemory, HibernationConfig, HibernationHost, KernelHost, Surrendered, UnsentOf, WindowWord,
+};
 pub use idle::{LONGEST_IDLE, SHORTEST_IDLE};
 #[cfg(test)]
 pub(crate) use incoming::RESUMED_PER_PASS;
@@ -138,7 +140,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     pub fn stop_listening(&mut self) -> Result<()> {
         self.engine.idle.stop();
         if let Some(hibernation) = &mut self.engine.hibernation {
-            hibernation.stop();
+            hibernation.stop(self.engine.clock.now());
         }
         self.engine.acceptor.stop_listening()
     }

@@ -423,8 +423,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.driver.ended(&mut self.connections, conn, reason)?;
             self.connections.engine.told_of_end(conn);
         }
-        while let Some(conn) = self.connections.engine.next_drained() {
-            let name = self.connections.engine.name_of(conn);
+        while let Some(name) = self.connections.engine.next_drained() {
             self.driver.sent(&mut self.connections, name)?;
         }
         Ok(())

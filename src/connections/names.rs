@@ -172,7 +172,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub(super) fn send_unsent_of(&mut self, conn: ConnId) -> Result<()> {
         let name = self.name_of(conn);
         let kept = self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name));
-        let Some(Kept { bytes, closes }) = kept else { return Ok(()) };
+        let Some(Kept { bytes, closes, .. }) = kept else { return Ok(()) };
         self.outgoing.tell_when_sent(conn);
         self.send(conn, &bytes)?;
         match closes {

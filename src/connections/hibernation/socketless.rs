@@ -17,11 +17,11 @@ use std::time::Duration;
 use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::clock::Mark;
-use crate::hibernation::Checkpoint;
+use crate::connections::slots::Slots;
 use crate::hibernation::answer::{self, Answer};
 use crate::hibernation::segment::FITS_ANYWHERE;
+use crate::hibernation::{Checkpoint, Progress};
 use crate::ring::RingOps;
-use crate::stats::Counters;
 use crate::sys::Patience;
 use crate::token::ConnId;
 
@@ -110,6 +110,8 @@ pub(super) struct Socketless {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     recent: Recent,
     current: Option<Current>,
+    /// Connections of which the driver is to be told that all has been sent, without a socket.
+    drained: VecDeque<ConnId>,
     /// How caught segments wake the shard.
     patience: Patience,
     /// When to look for one that has woken nobody.
@@ -129,6 +131,7 @@ impl Socketless {
             timers: BinaryHeap::new(),
             recent: Recent::default(),
             current: None,
+            drained: VecDeque::new(),
             patience: Patience::None,
             last_look: None,
             reply: Vec::new(),
@@ -140,6 +143,11 @@ impl Socketless {
     pub fn due(&self) -> Option<Mark> {
         let first = self.timers.peek().map(|Reverse((due, _))| *due);
         first.or(self.last_look)
+    }
+
+    /// Whether the driver is to be told of connections that all has been sent.
+    pub fn has_drained(&self) -> bool {
+        !self.drained.is_empty()
     }
 
     /// Messages on their way.
@@ -206,6 +214,17 @@ impl<S: Default> Hibernation<S> {
     /// Whether the driver has the message of a connection that sleeps on. For the driver it is awake meanwhile.
     pub fn is_heard_asleep(&self, name: ConnId) -> bool {
         self.socketless.current.as_ref().is_some_and(|current| current.name == name && !current.is_over)
+    }
+
+    /// The next connection that is open and of which the driver is to be told that all has been sent.
+    pub fn next_drained<R: RingOps>(&mut self, slots: &Slots<S, R>) -> Option<ConnId> {
+        while let Some(name) = self.socketless.drained.pop_front() {
+            let open = self.entries.find(name).and_then(|index| self.open_at(slots, index));
+            if open.is_some() {
+                return open;
+            }
+        }
+        None
     }
 
     /// Sends bytes on a connection that sleeps, and sleeps on. While the driver has its message they are collected.
@@ -284,19 +303,46 @@ impl<S: Default> Hibernation<S> {
         flights.insert(index, Flight { bytes: bytes.into(), due });
     }
 
-    /// All that is kept of a connection without a socket, with what is on its way to its peer.
+    /// Bytes that were sent to the peer of a connection without a socket, and that it has not acknowledged: on their way, or
+    /// recalled.
+    pub(super) fn unacknowledged(&self, index: u32) -> u32 {
+        let flying = self.socketless.bytes_in_flight(index);
+        flying.unwrap_or_else(|| self.unsent.flown(self.entries.name_of(index)))
+    }
+
+    /// All that is kept of a connection without a socket, with what its peer was sent and has not acknowledged. A socket that
+    /// is to send that again is made without it.
     pub(super) fn checkpoint(&self, index: u32) -> Option<Checkpoint> {
         let mut checkpoint = self.entries.checkpoint(index)?;
-        let flying = self.socketless.bytes_in_flight(index).unwrap_or(0);
-        checkpoint.progress.sent = checkpoint.progress.sent.wrapping_add(flying);
+        checkpoint.progress.sent = checkpoint.progress.sent.wrapping_add(self.unacknowledged(index));
         Some(checkpoint)
     }
 
-    /// The peer has acknowledged what was on its way to it: the connection has come as far as `checkpoint`, which has that.
-    pub(super) fn arrived(&mut self, counters: &Counters, index: u32, checkpoint: &Checkpoint) {
-        counters.bytes_out.add(self.socketless.forget(index).into());
-        self.entries.progressed(index, &checkpoint.progress);
+    /// The peer of a connection has acknowledged all before this number, also what it was sent of that without a socket. Where
+    /// nothing else is to be sent, the driver is told, or the connection is closed, if it waits for that.
+    pub(super) fn acknowledged<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, index: u32, number: u32) {
+        let Some(Checkpoint { progress, .. }) = self.entries.checkpoint(index) else { return };
+        let (arrived, name) = (number.wrapping_sub(progress.sent), self.entries.name_of(index));
+        if !(1..=self.unacknowledged(index)).contains(&arrived) {
+            return;
+        }
+        around.parts.counters.bytes_out.add(arrived.into());
+        self.entries.progressed(index, &Progress { sent: number, ..progress });
+        if self.socketless.bytes_in_flight(index) == Some(arrived) {
+            self.socketless.forget(index);
+            return self.entries.move_to(index, Whereabouts::Asleep);
+        }
+        // Of a message on its way a part has arrived: the rest is for a socket.
+        self.recall(name);
+        if !self.unsent.arrived(name, arrived) {
+            return;
+        }
+        let closes = self.unsent.take(name).and_then(|kept| kept.closes);
         self.entries.move_to(index, Whereabouts::Asleep);
+        match closes {
+            Some((mode, reason)) => self.close(around, name, mode, reason),
+            None => self.socketless.drained.push_back(name),
+        }
     }
 
     /// What is on its way to the peer of a connection, or collected for it, is to be sent by its socket once it wakes. Tells
@@ -307,28 +353,23 @@ impl<S: Default> Hibernation<S> {
         }
         let Some(index) = self.entries.find(name) else { return false };
         let mut bytes = self.socketless.flights.remove(&index).map_or(Vec::new(), |flight| flight.bytes.into_vec());
+        let flown = bytes.len() as u32;
         if let Some(current) = self.socketless.current.as_mut().filter(|current| current.index == index) {
             bytes.append(&mut current.reply);
             current.is_over = true;
         }
         if !bytes.is_empty() {
-            self.unsent.put(name, &bytes, None);
+            self.unsent.put(name, &bytes, flown, None);
         }
         !bytes.is_empty()
     }
 
-    /// The same for all connections. Their entries are complete then, together with what is unsent.
+    /// The same for all connections. Their entries say on that something is on its way: should this process be killed before
+    /// another one has it, they are lost.
     pub(super) fn recall_all(&mut self) {
         let flying: Vec<u32> = self.socketless.flights.keys().copied().collect();
         for index in flying {
             self.recall(self.entries.name_of(index));
-        }
-        for name in self.unsent.names() {
-            if let Some(index) = self.entries.find(name)
-                && self.entries.whereabouts(index) == Whereabouts::Sending
-            {
-                self.entries.move_to(index, Whereabouts::Asleep);
-            }
         }
     }
 

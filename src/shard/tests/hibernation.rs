@@ -13,6 +13,7 @@ use crate::takeover::StateFile;
 mod broadcasts;
 mod crowds;
 mod ends;
+mod kills;
 mod orders;
 mod socketless;
 
@@ -50,6 +51,9 @@ enum Command {
     HandOver,
     /// That process is killed, and they come back.
     Inherit,
+    /// The process is killed, and a new one finds the entries. Nothing happens if the driver was not told of all yet: it lives on
+    /// here.
+    Restart,
 }
 
 /// A connection as the driver knows it.
@@ -65,6 +69,8 @@ struct Kept {
     opened: u32,
     slept: u64,
     woke: u64,
+    /// How often all of a connection was sent after some had waited.
+    sent: u64,
     most_asleep: u64,
     most_lingering: u64,
     most_timers: usize,
@@ -184,19 +190,33 @@ impl Keeper {
                 let names = connections.stop_giving();
                 self.greet(connections, names);
             }
-            Command::HandOver => {
-                assert!(connections.may_surrender());
-                connections.begin_to_give();
-                give_all(connections);
-                self.given = connections.surrender_sleepers();
-            }
+            Command::HandOver => self.hand_over(connections),
             Command::Inherit => {
                 let given = std::mem::take(&mut self.given);
-                connections.take_over_sleepers(SleepersFrom::Successor(given), &|_, _| true)?;
-                let names = connections.sleeping();
-                self.greet(connections, names);
+                self.inherit(connections, SleepersFrom::Successor(given))?;
             }
+            Command::Restart if connections.may_surrender() => {
+                self.hand_over(connections);
+                self.inherit(connections, SleepersFrom::Nobody)?;
+            }
+            Command::Restart => {}
         }
+        Ok(())
+    }
+
+    /// Another process has the sleeping connections.
+    fn hand_over(&mut self, connections: &mut Simulated) {
+        assert!(connections.may_surrender());
+        connections.begin_to_give();
+        give_all(connections);
+        self.given = connections.surrender_sleepers();
+    }
+
+    /// That process is killed.
+    fn inherit(&mut self, connections: &mut Simulated, from: SleepersFrom) -> Result<()> {
+        connections.take_over_sleepers(from, &|_, _| true)?;
+        let names = connections.sleeping();
+        self.greet(connections, names);
         Ok(())
     }
 
@@ -301,6 +321,12 @@ impl Driver<Machine> for Keeper {
             self.push(connections, conn)?;
         }
         self.meddle(connections)
+    }
+
+    fn sent(&mut self, connections: &mut Simulated, conn: ConnId) -> Result<()> {
+        self.held(connections, conn);
+        self.seen.borrow_mut().sent += 1;
+        Ok(())
     }
 
     fn ended(&mut self, connections: &mut Simulated, conn: ConnId, reason: CloseReason) -> Result<()> {
@@ -440,12 +466,11 @@ impl Night {
         };
         run_shard(&machine, config, driver);
         let seen = seen.take();
-        let Snapshot {
-            live, opened, closed, asleep, lingering, stale, hibernated, woken_by_peer, woken_by_send, ..
-        } = seen.counters;
+        let Snapshot { live, opened, closed, asleep, lingering, stale, .. } = seen.counters;
+        let Snapshot { hibernated, woken_by_peer, woken_by_send, lost_in_takeover: lost, .. } = seen.counters;
         assert_eq!((live, asleep, lingering, stale), (0, 0, 0, 0));
         assert_eq!((u64::from(seen.opened), seen.ended.len() as u64), (opened, closed));
-        assert_eq!((opened, seen.slept, seen.woke), (closed, hibernated, woken_by_peer + woken_by_send));
+        assert_eq!((opened, seen.slept, seen.woke), (closed + lost, hibernated, woken_by_peer + woken_by_send));
         // A restore takes 16 us, and then the driver is told.
         let least = ponders + if needs_sockets { 16 * MILLI / 1_000 } else { Duration::ZERO };
         let wakes = wakes.read();

@@ -4,9 +4,18 @@ use super::*;
 
 impl Night {
     /// The same, in which short messages need no socket.
-    fn without_sockets(mut self) -> Night {
+    pub fn without_sockets(mut self) -> Night {
         self.config.hibernation.as_mut().expect("they sleep").socketless = true;
         self
+    }
+
+    /// What was kept for the first connection, which is the one of `peer`, is on its way when the sleepers are handed over
+    /// after a second.
+    fn pushes_as_it_leaves(&self, peer: usize) {
+        self.machine.at(SECOND - MILLI, move |kernel| kernel.delay(peer, 100 * MILLI));
+        self.command(SECOND, Command::Push(1));
+        self.command(SECOND + 10 * MILLI, Command::HandOver);
+        self.machine.at(SECOND + 20 * MILLI, move |kernel| kernel.delay(peer, Duration::ZERO));
     }
 }
 
@@ -119,6 +128,92 @@ fn what_was_sent_goes_before_the_end() {
                 assert_eq!(seen.ended.len(), 1);
             }
         }
+    });
+}
+
+/// How the end of a connection comes about: by its peer, or by a close.
+const ENDS: [Option<CloseMode>; 5] =
+    [None, Some(CloseMode::Graceful), Some(CloseMode::Lingering), Some(CloseMode::Immediate), Some(CloseMode::Abort)];
+
+/// An acknowledgement that comes after its message was recalled counts, and is not taken for a forged one. A connection that
+/// cannot be woken ends with the right number, as soon as its peer is known to have all.
+#[test]
+fn an_acknowledgement_that_comes_late_counts() {
+    const SENT: Duration = SECOND;
+    /// By now the message is recalled. The acknowledgement comes at `COMES`.
+    const RECALLED: Duration = Duration::from_millis(2_200);
+    const COMES: Duration = Duration::from_millis(2_500);
+    with_seeds(4, |seed| {
+        for (how, before) in ENDS.into_iter().flat_map(|how| [(how, true), (how, false)]) {
+            let mut catcher = Catcher::default();
+            catcher.faults.restore = 1;
+            let (night, peer) = one(seed, catcher);
+            night.command(2 * MILLI, Command::Collect);
+            night.say(10 * MILLI, peer, 10);
+            night.machine.at(SENT - MILLI, move |kernel| kernel.delay(peer, COMES - SENT));
+            night.command(SENT, Command::Push(1));
+            night.machine.at(SENT + MILLI, move |kernel| kernel.delay(peer, Duration::ZERO));
+            let ends = if before { RECALLED } else { COMES + 500 * MILLI };
+            match how {
+                Some(mode) => night.command(ends, Command::Close(1, mode)),
+                None => night.machine.at(ends, move |kernel| kernel.fin(peer)),
+            }
+            let (machine, seen) = night.run(4 * SECOND);
+            let told = format!("{how:?} {before}: {:?}", (&seen.ended, seen.counters));
+            assert_eq!((seen.counters.segments_outside, missing(&machine, peer)), (0, 0), "{told}");
+            assert_eq!((seen.counters.woken_by_send, seen.counters.woken_without_socket), (1, 1), "{told}");
+            assert_eq!(seen.counters.bytes_out, 10, "{told}");
+            let [(at, _, reason)] = seen.ended[..] else { panic!("{told}") };
+            assert_eq!(reason, if how.is_none() { CloseReason::PeerClosed } else { CloseReason::Local }, "{told}");
+            // A close in order waits for the acknowledgement, which the FIN of the peer brings along.
+            let waits = before && how.is_some_and(|mode| mode != CloseMode::Abort);
+            let due = if waits { COMES } else { ends };
+            assert!((due..due + 50 * MILLI).contains(&at), "{told}");
+            let (ending, at) =
+                machine.kernel(|kernel| (kernel.sockets[peer].ended.map(|(how, _)| how), kernel.ended(peer)));
+            let expected = if how == Some(CloseMode::Abort) { Ending::Reset } else { Ending::Fin };
+            assert_eq!(ending, Some(expected), "{told}");
+            assert!(at.is_some_and(|at| (due..due + 50 * MILLI).contains(&at)), "at {at:?}, {told}");
+            // Where it goes on, its driver is told that all was sent.
+            assert_eq!(seen.sent, u64::from(!before), "{told}");
+        }
+    });
+}
+
+/// The same where the connection was handed over in between, and comes back.
+#[test]
+fn an_acknowledgement_that_comes_after_a_handover_counts() {
+    with_seeds(4, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 1;
+        let (mut night, peer) = one(seed, catcher);
+        night.share_entries();
+        night.command(2 * MILLI, Command::Collect);
+        night.say(10 * MILLI, peer, 10);
+        night.pushes_as_it_leaves(peer);
+        night.command(2 * SECOND, Command::Inherit);
+        night.machine.at(3 * SECOND, move |kernel| kernel.fin(peer));
+        let (machine, seen) = night.run(4 * SECOND);
+        let Snapshot { segments_outside, lost_in_takeover, .. } = seen.counters;
+        assert_eq!((segments_outside, lost_in_takeover, missing(&machine, peer)), (0, 0, 0));
+        assert_eq!((seen.sent, seen.ended_by(3 * SECOND + 50 * MILLI)), (1, 1), "{:?}", seen.ended);
+    });
+}
+
+/// While a connection is closed at once, and waits for what its peer was sent, it is given up soon if the shard is to end.
+#[test]
+fn the_end_of_a_shard_does_not_wait_long_for_an_acknowledgement() {
+    with_seeds(2, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 1;
+        let (night, peer) = one(seed, catcher);
+        night.command(2 * MILLI, Command::Collect);
+        night.say(10 * MILLI, peer, 10);
+        night.machine.at(SECOND - MILLI, move |kernel| kernel.cut(peer));
+        night.command(SECOND, Command::Push(1));
+        let (_, seen) = night.run(3 * SECOND);
+        let [(at, ..)] = seen.ended[..] else { panic!("{:?}", seen.ended) };
+        assert!((10 * SECOND..12 * SECOND).contains(&at), "it ended at {at:?}");
     });
 }
 
