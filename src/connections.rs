@@ -292,9 +292,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Has `Driver::sent` follow when the kernel has taken all bytes that are on their way to a connection, or that the driver
     /// sends to it in the same call.
     pub fn tell_when_sent(&mut self, conn: ConnId) {
-        if let Some(conn) = self.engine.find(conn).filter(|conn| self.engine.slots.is_live(*conn)) {
-            self.engine.outgoing.tell_when_sent(conn);
-        }
+        self.engine.tell_when_sent(conn);
     }
 
     /// Keeps so many bytes at least for a peer that does not read, and what one receive brings beside them.

@@ -160,10 +160,13 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// Hands the message of a connection that sleeps on to the driver.
     fn hear_asleep(&mut self, name: ConnId) -> Result<()> {
         let (mut buffer, len) = self.connections.engine.take_payload();
-        let counters = self.connections.counters();
-        counters.bytes_in.add(len as u64);
-        counters.messages.add(1);
-        let back = match self.ask(name, &mut buffer.bytes()[..len])? {
+        let reply = if self.connections.engine.hears(name, len) {
+            self.connections.counters().messages.add(1);
+            self.ask(name, &mut buffer.bytes()[..len])?
+        } else {
+            Reply::Nothing
+        };
+        let back = match reply {
             Reply::Back(range) => range,
             Reply::Nothing => 0..0,
             Reply::Close => {

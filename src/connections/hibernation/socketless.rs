@@ -94,6 +94,8 @@ struct Current {
     name: ConnId,
     /// What the driver has sent on it meanwhile.
     reply: Vec<u8>,
+    /// The driver is to be told when all of that has been sent.
+    tells: bool,
     /// It needs a socket after all, or was closed meanwhile.
     is_over: bool,
 }
@@ -161,6 +163,11 @@ impl Socketless {
         self.flights.get(&index).map(|flight| flight.bytes.len() as u32)
     }
 
+    /// Whether the driver, which has the message of an entry's connection, is to be told when all has been sent on that.
+    pub fn tells(&self, index: u32) -> bool {
+        self.current.as_ref().is_some_and(|current| current.index == index && current.tells)
+    }
+
     /// Whether the message of an entry's connection is with the driver.
     pub fn is_current(&self, index: u32) -> bool {
         self.current.as_ref().is_some_and(|current| current.index == index)
@@ -207,13 +214,27 @@ impl<S: Default> Hibernation<S> {
         around.parts.counters.woken_by_peer.add(1);
         self.moved.push_back((name, true));
         let reply = mem::take(&mut self.socketless.reply);
-        self.socketless.current = Some(Current { index, name, reply, is_over: false });
+        self.socketless.current = Some(Current { index, name, reply, tells: false, is_over: false });
         Some(name)
     }
 
     /// Whether the driver has the message of a connection that sleeps on. For the driver it is awake meanwhile.
     pub fn is_heard_asleep(&self, name: ConnId) -> bool {
         self.socketless.current.as_ref().is_some_and(|current| current.name == name && !current.is_over)
+    }
+
+    /// Bytes that were collected for a connection while the driver has its message.
+    pub(super) fn collected(&self, name: ConnId) -> usize {
+        let current = self.socketless.current.as_ref().filter(|current| current.name == name);
+        current.map_or(0, |current| current.reply.len())
+    }
+
+    /// Has the driver, which has the message of this connection, be told when all has been sent on it. Nothing happens where it
+    /// has not; what is kept for a connection is told of in any case.
+    pub fn tell_when_sent(&mut self, name: ConnId) {
+        if let Some(current) = self.socketless.current.as_mut().filter(|current| current.name == name) {
+            current.tells = true;
+        }
     }
 
     /// The next connection that is open and of which the driver is to be told that all has been sent.
@@ -267,6 +288,7 @@ impl<S: Default> Hibernation<S> {
     pub fn conclude<R: RingOps>(&mut self, around: &Around<'_, S, R>) {
         let Some(mut current) = self.socketless.current.take() else { return };
         let (name, counters) = (current.name, around.parts.counters);
+        let has_socket = self.entries.find(name).is_some_and(|index| self.place(index).is_some());
         if let Some(index) = self.asleep(name) {
             if current.reply.is_empty() {
                 self.acknowledge_delivery(counters);
@@ -279,6 +301,13 @@ impl<S: Default> Hibernation<S> {
             counters.woken_without_socket.add(u64::from(!current.is_over));
             counters.hibernated.add(1);
             self.moved.push_back((name, false));
+            // Of what is kept it is told in any case.
+            if current.tells && !self.has_unsent(name) {
+                self.socketless.drained.push_back(name);
+            }
+        } else if !has_socket {
+            // Its driver has closed it.
+            counters.woken_without_socket.add(1);
         }
         current.reply.clear();
         self.socketless.reply = current.reply;

@@ -199,6 +199,11 @@ impl<S: Default> Hibernation<S> {
         true
     }
 
+    /// Whether a connection is closed once what is kept for it has been sent.
+    pub fn closes_when_sent(&self, name: ConnId) -> bool {
+        self.unsent.kept.get(&name).is_some_and(|kept| kept.closes.is_some())
+    }
+
     /// Whether the end of a connection waits for what it was sent without a socket.
     pub(super) fn waits_for_flown(&self, name: ConnId) -> bool {
         self.unsent.kept.get(&name).is_some_and(|kept| kept.closes.is_some() && kept.flown > 0)
@@ -210,9 +215,9 @@ impl<S: Default> Hibernation<S> {
         !self.unsent.is_empty() && self.unsent.kept.contains_key(&name) && !is_given(name)
     }
 
-    /// Bytes that are kept for a connection.
+    /// Bytes that are kept for a connection, or were collected for it while the driver has its message.
     pub fn unsent(&self, name: ConnId) -> usize {
-        self.unsent.kept.get(&name).map_or(0, |kept| kept.bytes.len())
+        self.unsent.kept.get(&name).map_or(0, |kept| kept.bytes.len()) + self.collected(name)
     }
 
     /// The connection that is to be woken next for what is kept for it.

@@ -54,6 +54,11 @@ enum Command {
     /// The process is killed, and a new one finds the entries. Nothing happens if the driver was not told of all yet: it lives on
     /// here.
     Restart,
+    /// From now on what comes is sent back, and the driver wants to be told when that is sent. It says so behind the first bytes of an
+    /// even number, and before an odd one.
+    Watch,
+    /// From now on each connection that wakes is closed.
+    CloseAtWake(CloseMode),
 }
 
 /// A connection as the driver knows it.
@@ -69,7 +74,7 @@ struct Kept {
     opened: u32,
     slept: u64,
     woke: u64,
-    /// How often all of a connection was sent after some had waited.
+    /// How often all of a connection was sent, of which the driver wanted to be told or some had waited.
     sent: u64,
     most_asleep: u64,
     most_lingering: u64,
@@ -100,6 +105,8 @@ struct Keeper {
     commands: Rc<RefCell<VecDeque<Command>>>,
     collects: bool,
     pushes: Option<u32>,
+    watches: bool,
+    closes_at_wake: Option<CloseMode>,
     /// How long it thinks before it goes on with a connection that woke.
     ponders: Duration,
     /// Choices of its own.
@@ -200,6 +207,8 @@ impl Keeper {
                 self.inherit(connections, SleepersFrom::Nobody)?;
             }
             Command::Restart => {}
+            Command::Watch => self.watches = true,
+            Command::CloseAtWake(mode) => self.closes_at_wake = Some(mode),
         }
         Ok(())
     }
@@ -282,9 +291,20 @@ impl Driver<Machine> for Keeper {
     }
 
     fn received(&mut self, connections: &mut Simulated, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        let collects = self.collects;
+        assert!(self.closes_at_wake.is_none(), "bytes of a connection that it has closed");
+        let (collects, watches) = (self.collects, self.watches);
         let held = self.held(connections, conn);
         assert!(!held.asleep, "bytes of a connection that sleeps");
+        if watches {
+            if data.len() % 2 == 1 {
+                connections.tell_when_sent(conn);
+                return connections.send(conn, data).map(|()| Reply::Nothing);
+            }
+            let (first, second) = data.split_at(50);
+            connections.send(conn, first)?;
+            assert_eq!(connections.watch_pending(conn), first.len(), "what it has sent is pending");
+            return connections.send(conn, second).map(|()| Reply::Nothing);
+        }
         if collects || !held.kept.is_empty() {
             held.kept.extend_from_slice(data);
             if !collects {
@@ -316,6 +336,9 @@ impl Driver<Machine> for Keeper {
         assert!(std::mem::replace(&mut held.asleep, false), "awake twice");
         self.seen.borrow_mut().woke += 1;
         self.machine.kernel(|kernel| kernel.pass(self.ponders));
+        if let Some(mode) = self.closes_at_wake {
+            return connections.close(conn, mode, CloseReason::Local);
+        }
         // What is sent now stands before the reply to the segment that woke it.
         if self.chance.as_mut().is_some_and(|chance| chance.one_in(2)) {
             self.push(connections, conn)?;
@@ -457,6 +480,8 @@ impl Night {
             commands,
             collects: false,
             pushes: None,
+            watches: false,
+            closes_at_wake: None,
             ponders,
             chance: meddles.then_some(chance),
             held: HashMap::new(),

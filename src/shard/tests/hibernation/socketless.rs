@@ -217,6 +217,43 @@ fn the_end_of_a_shard_does_not_wait_long_for_an_acknowledgement() {
     });
 }
 
+/// What a driver sends in answer to a message of a sleeper is pending, and it is told when all of that was sent: without a
+/// socket, with one that is made for it, and once a slot is free.
+#[test]
+fn a_driver_is_told_when_its_answer_was_sent() {
+    with_seeds(4, |seed| {
+        for (bytes, free) in [100, 101, 1_300, 1_301].into_iter().flat_map(|bytes| [(bytes, true), (bytes, false)]) {
+            let mut catcher = Catcher::default();
+            catcher.faults.restore = usize::from(!free);
+            let (night, peer) = one(seed, catcher);
+            night.command(MILLI, Command::Watch);
+            night.say(SECOND, peer, bytes);
+            night.machine.at(2 * SECOND, |kernel| kernel.catcher.as_mut().expect("they sleep").faults.restore = 0);
+            let (machine, seen) = night.run(4 * SECOND);
+            let told = format!("{bytes} bytes, {free}: {:?}", seen.counters);
+            assert_eq!((seen.sent, missing(&machine, peer)), (1, 0), "{told}");
+            let without = u64::from(bytes < 1_000);
+            assert_eq!((seen.counters.woken_by_peer, seen.counters.woken_without_socket), (1, without), "{told}");
+        }
+    });
+}
+
+/// A driver that closes a connection when it is told of the wake gets nothing of what woke it.
+#[test]
+fn what_woke_a_connection_that_is_closed_is_dropped() {
+    with_seeds(4, |seed| {
+        for mode in [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort] {
+            let (night, peer) = one(seed, Catcher::default());
+            night.command(MILLI, Command::CloseAtWake(mode));
+            night.say(SECOND, peer, 10);
+            let (_, seen) = night.run(3 * SECOND);
+            let Snapshot { messages, bytes_in, woken_by_peer, woken_without_socket, .. } = seen.counters;
+            assert_eq!((messages, bytes_in, woken_by_peer, woken_without_socket), (0, 0, 1, 1), "{mode:?}");
+            assert_eq!(seen.ended_by(SECOND + 10 * MILLI), 1, "{mode:?}");
+        }
+    });
+}
+
 /// What is on its way when the sleepers are handed over goes along, and what the other process has not sent comes back.
 #[test]
 fn a_handover_loses_nothing_that_is_on_its_way() {
