@@ -273,6 +273,11 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.can_wake()
     }
 
+    /// Whether so many bytes can go to a sleeping connection as a short message, without a slot.
+    pub fn fits_asleep(&self, conn: ConnId, bytes: usize) -> bool {
+        self.engine.hibernation.as_ref().is_some_and(|hibernation| hibernation.fits_asleep(conn, bytes))
+    }
+
     /// Whether a connection sleeps, as the driver was told. It has no socket then.
     pub fn is_asleep(&self, conn: ConnId) -> bool {
         self.engine.is_asleep(conn) && !self.engine.is_heard_asleep(conn)

@@ -189,10 +189,11 @@ impl<S: Default> Hibernation<S> {
         *is_on && !self.given.freezes() && flights.len() < MOST_IN_FLIGHT && !self.has_unsent(name)
     }
 
-    /// A connection is to have a message now. Tells whether it had one of that kind within the silence after which it sleeps.
-    fn had_lately<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, which: Had) -> bool {
+    /// A connection is to have a message now. Tells whether it is one that talks, for which a socket is worth its price: it
+    /// had a message of that kind within the silence after which it sleeps, and a slot is free.
+    fn talks<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, which: Had) -> bool {
         let Socketless { recent, after, .. } = &mut self.socketless;
-        recent.had(index, which, around.clock.now(), *after)
+        recent.had(index, which, around.clock.now(), *after) && !around.parts.slots.is_full()
     }
 
     /// A sleeping connection has received what comes next, as this checkpoint has it. Returns its name if the driver may have
@@ -204,7 +205,7 @@ impl<S: Default> Hibernation<S> {
         checkpoint: &Checkpoint,
     ) -> Option<ConnId> {
         let name = self.entries.name_of(index);
-        if !self.may_stay_asleep(name) || self.had_lately(around, index, Had::Received) {
+        if !self.may_stay_asleep(name) || self.talks(around, index, Had::Received) {
             return None;
         }
         // First: should this process be killed meanwhile, the message is lost, and the connection with it.
@@ -248,6 +249,17 @@ impl<S: Default> Hibernation<S> {
         None
     }
 
+    /// Bytes that one segment to the peer of a sleeping connection may have now.
+    fn room_of(&self, index: u32) -> usize {
+        self.entries.checkpoint(index).map_or(0, |checkpoint| answer::room(&checkpoint).min(FITS_ANYWHERE))
+    }
+
+    /// Whether so many bytes can go to a connection that sleeps, and sleeps on. One that talks may get a socket for them.
+    pub fn fits_asleep(&self, name: ConnId, bytes: usize) -> bool {
+        let index = self.asleep(name).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Asleep);
+        index.is_some_and(|index| (1..=self.room_of(index)).contains(&bytes)) && self.may_stay_asleep(name)
+    }
+
     /// Sends bytes on a connection that sleeps, and sleeps on. While the driver has its message they are collected.
     /// `false` if the connection has to wake for them.
     pub fn send_asleep<R: RingOps>(&mut self, around: &Around<'_, S, R>, name: ConnId, bytes: &[u8]) -> bool {
@@ -255,8 +267,7 @@ impl<S: Default> Hibernation<S> {
             return false;
         }
         let Some(index) = self.asleep(name) else { return false };
-        let Some(checkpoint) = self.entries.checkpoint(index) else { return false };
-        let room = answer::room(&checkpoint).min(FITS_ANYWHERE);
+        let room = self.room_of(index);
         if let Some(current) = &mut self.socketless.current
             && current.name == name
         {
@@ -266,12 +277,7 @@ impl<S: Default> Hibernation<S> {
             }
             return fits;
         }
-        if self.entries.whereabouts(index) == Whereabouts::Sending
-            || bytes.is_empty()
-            || bytes.len() > room
-            || !self.may_stay_asleep(name)
-            || self.had_lately(around, index, Had::Sent)
-        {
+        if !self.fits_asleep(name, bytes.len()) || self.talks(around, index, Had::Sent) {
             return false;
         }
         self.entries.move_to(index, Whereabouts::Sending);

@@ -254,6 +254,32 @@ fn what_woke_a_connection_that_is_closed_is_dropped() {
     });
 }
 
+/// While every slot is taken, a sleeper that talks has its messages without a socket too.
+#[test]
+fn while_no_slot_is_free_the_second_message_needs_none() {
+    with_seeds(4, |seed| {
+        let night = Night::new(seed, 1, 2, Catcher::default()).without_sockets();
+        let [talker, sleeper] = [Duration::ZERO, MILLI].map(|at| night.come(1, at, Duration::ZERO).start);
+        for nth in 0..200 {
+            night.say(10 * MILLI * (nth + 1), talker, 1);
+        }
+        for nth in 0..4 {
+            night.say(SECOND + AFTER / 4 * nth, sleeper, 10);
+        }
+        night.command(SECOND + AFTER, Command::Collect);
+        night.say(SECOND + AFTER + MILLI, sleeper, 2);
+        for nth in 0..2 {
+            night.command(SECOND + AFTER + 20 * MILLI * (nth + 1), Command::PushOne(2));
+        }
+        let (machine, seen) = night.run(2 * SECOND);
+        assert_eq!(missing(&machine, sleeper), 0);
+        let last = machine.kernel(|kernel| *kernel.heard(sleeper).last().expect("it hears something"));
+        assert!(last < SECOND + AFTER + 45 * MILLI, "it waits until {last:?}");
+        let Snapshot { segments_dropped, woken_by_peer, woken_by_send, woken_without_socket, .. } = seen.counters;
+        assert_eq!((segments_dropped, woken_by_peer, woken_by_send, woken_without_socket), (0, 5, 2, 7));
+    });
+}
+
 /// What is on its way when the sleepers are handed over goes along, and what the other process has not sent comes back.
 #[test]
 fn a_handover_loses_nothing_that_is_on_its_way() {
