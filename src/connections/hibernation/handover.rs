@@ -299,6 +299,7 @@ impl<S: Default> Hibernation<S> {
     ) -> Result<()> {
         self.entries.catch_up().map_err(no_memory)?;
         self.host.catch_up();
+        self.socketless.came();
         let here: HashSet<u32> = self.by_slot.iter().flatten().copied().filter(|entry| *entry != NO_ENTRY).collect();
         let found = self.entries.take_stock(|index| is_handed_over || here.contains(&index));
         self.count_dropped(around.parts.counters);

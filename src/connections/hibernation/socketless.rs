@@ -144,12 +144,17 @@ impl Socketless {
     /// When the first acknowledgement is late, or one may have been overlooked.
     pub fn due(&self) -> Option<Mark> {
         let first = self.timers.peek().map(|Reverse((due, _))| *due);
-        first.or(self.last_look)
+        first.into_iter().chain(self.last_look).min()
     }
 
     /// Whether the driver is to be told of connections that all has been sent.
     pub fn has_drained(&self) -> bool {
         !self.drained.is_empty()
+    }
+
+    /// The sleeping connections come from another process: each caught segment wakes the shard until it says otherwise.
+    pub fn came(&mut self) {
+        self.patience = Patience::None;
     }
 
     /// Messages on their way.
@@ -431,6 +436,10 @@ impl<S: Default> Hibernation<S> {
     /// The shard is about to sleep, or is awake. Acknowledgements of its messages need not wake it: each is awaited until a
     /// time at which the shard wakes anyway.
     pub fn listen(&mut self, sleeps: bool, now: Mark) {
+        // What wakes the process that has the sleeping connections is for that to say.
+        if self.gave_all() {
+            return;
+        }
         let patience = match sleeps {
             _ if self.socketless.flights.is_empty() => Patience::None,
             true => Patience::Asleep,
@@ -466,6 +475,20 @@ mod tests {
         assert!(!recent.had(1, Had::Received, end, time));
         assert!(recent.had(2, Had::Received, end, time));
         assert_eq!((recent.known.len(), recent.order.len()), (2, 2));
+    }
+
+    /// A segment that has woken nobody must not wait for an acknowledgement that is late only in a second.
+    #[test]
+    fn the_last_look_does_not_wait_for_an_acknowledgement() {
+        let at = |millis| Mark::default().after(Duration::from_millis(millis));
+        let mut socketless = Socketless::new(true, Duration::from_secs(1));
+        assert_eq!(socketless.due(), None);
+        socketless.timers.push(Reverse((at(1_000), 1)));
+        assert_eq!(socketless.due(), Some(at(1_000)));
+        socketless.last_look = Some(at(0).after(LAST_LOOK));
+        assert_eq!(socketless.due(), Some(at(250)));
+        socketless.timers.push(Reverse((at(100), 2)));
+        assert_eq!(socketless.due(), Some(at(100)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::*;
 use crate::connections::{EntryMemory, HibernationConfig, SleepersFrom, Surrendered};
 use crate::simulation::{Catcher, Faults, Kernel, Network};
 use crate::stats::Wakes;
-use crate::sys::SharedMemory;
+use crate::sys::{Patience, SharedMemory};
 use crate::takeover::StateFile;
 
 mod broadcasts;
@@ -213,16 +213,19 @@ impl Keeper {
         Ok(())
     }
 
-    /// Another process has the sleeping connections.
+    /// Another process has the sleeping connections, and sleeps itself.
     fn hand_over(&mut self, connections: &mut Simulated) {
         assert!(connections.may_surrender());
         connections.begin_to_give();
         give_all(connections);
         self.given = connections.surrender_sleepers();
+        self.machine.kernel(|kernel| kernel.catcher.as_mut().expect("they sleep").patience = Patience::Asleep);
     }
 
-    /// That process is killed.
+    /// That process is killed. This one has not said until now what wakes it.
     fn inherit(&mut self, connections: &mut Simulated, from: SleepersFrom) -> Result<()> {
+        let patience = self.machine.kernel(|kernel| kernel.catcher.as_ref().expect("they sleep").patience);
+        assert_eq!(patience, Patience::Asleep, "another process would not be woken");
         connections.take_over_sleepers(from, &|_, _| true)?;
         let names = connections.sleeping();
         self.greet(connections, names);

@@ -280,6 +280,21 @@ fn while_no_slot_is_free_the_second_message_needs_none() {
     });
 }
 
+/// A process that has given its sleepers away says nothing any more of what wakes the one that has them. `inherit` compares.
+#[test]
+fn a_process_without_sleepers_does_not_say_what_wakes() {
+    with_seeds(2, |seed| {
+        let (mut night, peer) = one(seed, Catcher::default());
+        night.share_entries();
+        night.command(2 * MILLI, Command::Collect);
+        night.say(10 * MILLI, peer, 10);
+        night.pushes_as_it_leaves(peer);
+        night.command(2 * SECOND, Command::Inherit);
+        let (machine, _) = night.run(4 * SECOND);
+        assert_eq!(missing(&machine, peer), 0);
+    });
+}
+
 /// What is on its way when the sleepers are handed over goes along, and what the other process has not sent comes back.
 #[test]
 fn a_handover_loses_nothing_that_is_on_its_way() {
