@@ -78,7 +78,9 @@ pub use config::{ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, Ti
 pub(crate) use engine::Engine;
 pub use handover::{Closes, Handed, HandedState, ReadinessToLeave, SleepersFrom};
 pub(crate) use hibernation::Arrival;
-pub use hibernation::{Caught, EntryMemory, HibernationConfig, HibernationHost, KernelHost, Surrendered, WindowWord};
+pub use hibernation::{
+    Caught, EntryMemory, HibernationConfig, HibernationHost, KernelHost, Surrendered, UnsentOf, WindowWord,
+};
 pub use idle::{LONGEST_IDLE, SHORTEST_IDLE};
 #[cfg(test)]
 pub(crate) use incoming::RESUMED_PER_PASS;
@@ -138,7 +140,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     pub fn stop_listening(&mut self) -> Result<()> {
         self.engine.idle.stop();
         if let Some(hibernation) = &mut self.engine.hibernation {
-            hibernation.stop();
+            hibernation.stop(self.engine.clock.now());
         }
         self.engine.acceptor.stop_listening()
     }
@@ -271,6 +273,11 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.can_wake()
     }
 
+    /// Whether so many bytes can go to a sleeping connection as a short message, without a slot.
+    pub fn fits_asleep(&self, conn: ConnId, bytes: usize) -> bool {
+        self.engine.hibernation.as_ref().is_some_and(|hibernation| hibernation.fits_asleep(conn, bytes))
+    }
+
     /// Whether a connection sleeps, as the driver was told. It has no socket then.
     pub fn is_asleep(&self, conn: ConnId) -> bool {
         self.engine.is_asleep(conn) && !self.engine.is_heard_asleep(conn)
@@ -290,9 +297,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// Has `Driver::sent` follow when the kernel has taken all bytes that are on their way to a connection, or that the driver
     /// sends to it in the same call.
     pub fn tell_when_sent(&mut self, conn: ConnId) {
-        if let Some(conn) = self.engine.find(conn).filter(|conn| self.engine.slots.is_live(*conn)) {
-            self.engine.outgoing.tell_when_sent(conn);
-        }
+        self.engine.tell_when_sent(conn);
     }
 
     /// Keeps so many bytes at least for a peer that does not read, and what one receive brings beside them.

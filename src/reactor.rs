@@ -161,10 +161,13 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// Hands the message of a connection that sleeps on to the driver.
     fn hear_asleep(&mut self, name: ConnId) -> Result<()> {
         let (mut buffer, len) = self.connections.engine.take_payload();
-        let counters = self.connections.counters();
-        counters.bytes_in.add(len as u64);
-        counters.messages.add(1);
-        let back = match self.ask(name, &mut buffer.bytes()[..len])? {
+        let reply = if self.connections.engine.hears(name, len) {
+            self.connections.counters().messages.add(1);
+            self.ask(name, &mut buffer.bytes()[..len])?
+        } else {
+            Reply::Nothing
+        };
+        let back = match reply {
             Reply::Back(range) => range,
             Reply::Nothing => 0..0,
             Reply::Close => {
@@ -424,8 +427,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.driver.ended(&mut self.connections, conn, reason)?;
             self.connections.engine.told_of_end(conn);
         }
-        while let Some(conn) = self.connections.engine.next_drained() {
-            let name = self.connections.engine.name_of(conn);
+        while let Some(name) = self.connections.engine.next_drained() {
             self.driver.sent(&mut self.connections, name)?;
         }
         Ok(())

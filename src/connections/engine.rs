@@ -411,15 +411,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.transmit(conn, |outgoing, wire| outgoing.send_shared(wire, conn, bytes))
     }
 
-    /// The next connection whose bytes have all been taken by the kernel after some had to wait.
+    /// The name of the next connection whose bytes have all been taken by the kernel, or sent, after some had to wait.
     #[inline]
     pub fn next_drained(&mut self) -> Option<ConnId> {
         while let Some(conn) = self.outgoing.next_drained() {
             if self.slots.is_live(conn) {
-                return Some(conn);
+                return Some(self.name_of(conn));
             }
         }
-        None
+        self.hibernation.as_mut()?.next_drained(&self.slots)
     }
 
     // ---- connections end --------------------------------------------------------------------------

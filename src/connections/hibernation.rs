@@ -55,8 +55,8 @@ use caught::Delivery;
 use endings::SleeperEndings;
 pub use entries::EntryMemory;
 use entries::{Entries, Whereabouts};
-use handover::Given;
-pub use handover::{Surrendered, WindowWord};
+use handover::{Given, Refused};
+pub use handover::{Surrendered, UnsentOf, WindowWord};
 pub use host::{Caught, HibernationHost};
 use inquiry::Inquiry;
 use keepalive::SleeperKeepalive;
@@ -173,8 +173,8 @@ pub(super) struct Hibernation<S> {
     given: Given,
     /// The entry whose connection is just given away: its state can still be read.
     leaving: u32,
-    /// Entries of connections that another process has left without what they need: they are reset.
-    refused: Vec<u32>,
+    /// Connections that another process has left without what they need: they are reset.
+    refused: Vec<Refused>,
     /// Entries of connections that ended since then.
     ended_away: Vec<u32>,
 }

@@ -135,12 +135,22 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// As `pending_bytes`. If there are any, the driver is told when the kernel has taken all.
     pub(super) fn watch_pending(&mut self, name: ConnId) -> usize {
         let pending = self.pending_bytes(name);
-        if pending > 0
-            && let Some(conn) = self.find(name).filter(|conn| self.slots.is_live(*conn))
-        {
-            self.outgoing.tell_when_sent(conn);
+        if pending > 0 {
+            self.tell_when_sent(name);
         }
         pending
+    }
+
+    /// Has the driver told when the kernel has taken all bytes that are on their way to a connection, or that the driver sends
+    /// to it in the same call.
+    pub(super) fn tell_when_sent(&mut self, name: ConnId) {
+        if let Some(conn) = self.find(name) {
+            if self.slots.is_live(conn) {
+                self.outgoing.tell_when_sent(conn);
+            }
+        } else if let Some(hibernation) = &mut self.hibernation {
+            hibernation.tell_when_sent(name);
+        }
     }
 
     // ---- caught segments ---------------------------------------------------------------------------
@@ -172,7 +182,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     pub(super) fn send_unsent_of(&mut self, conn: ConnId) -> Result<()> {
         let name = self.name_of(conn);
         let kept = self.hibernation.as_mut().and_then(|hibernation| hibernation.take_unsent_of(name));
-        let Some(Kept { bytes, closes }) = kept else { return Ok(()) };
+        let Some(Kept { bytes, closes, .. }) = kept else { return Ok(()) };
         self.outgoing.tell_when_sent(conn);
         self.send(conn, &bytes)?;
         match closes {
@@ -194,6 +204,20 @@ impl<S: Default, P: Platform> Engine<S, P> {
         if !answers && let Some(hibernation) = &mut self.hibernation {
             hibernation.acknowledge_delivery(&self.counters);
         }
+    }
+
+    /// A message of `len` bytes came for a connection that sleeps on. Tells whether the driver may have it: not once it has closed
+    /// the connection, of whose wake it was told before. Such bytes do not count as received.
+    pub fn hears(&mut self, name: ConnId, len: usize) -> bool {
+        let accepts = match (self.find(name), &self.hibernation) {
+            (Some(conn), _) => self.slots.row(conn).is_some_and(|row| row.lifecycle.accepts_bytes()),
+            (None, Some(hibernation)) => hibernation.is_asleep(name) && !hibernation.closes_when_sent(name),
+            (None, None) => false,
+        };
+        if accepts {
+            self.counters.bytes_in.add(len as u64);
+        }
+        accepts
     }
 
     /// The driver has had the message of a connection that sleeps on, and sends `reply` behind what it has sent meanwhile.

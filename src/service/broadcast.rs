@@ -37,8 +37,9 @@ const MOST_BYTES: usize = 64 << 20;
 /// count against `ServerBuilder::max_pending`, and beyond it the recipient is closed as a slow reader.
 ///
 /// **Sleeping connections** are woken for it. While no slot is free (`ServerBuilder::awake`), the broadcast stands still at the
-/// first recipient that sleeps, and so do those behind it. A recipient whose peer is dead keeps the slot into which it was woken
-/// until the kernel gives it up, after some 15 minutes. `ServerBuilder::keepalive` finds such peers while they sleep.
+/// first recipient that sleeps and needs one, as its bytes are not a short message, and so do those behind it. A recipient whose
+/// peer is dead keeps the slot into which it was woken until the kernel gives it up, after some 15 minutes.
+/// `ServerBuilder::keepalive` finds such peers while they sleep.
 pub struct Broadcast<S> {
     bytes: Arc<[u8]>,
     to: Recipients<S>,
@@ -114,7 +115,7 @@ pub(super) struct Broadcasts<S> {
     bytes: usize,
     /// Whether any broadcast has newcomers.
     newcomers: bool,
-    /// The next recipient sleeps, and no slot is free for it.
+    /// The next recipient sleeps, and no slot is free for it, which it needs.
     stalled: bool,
 }
 
@@ -167,7 +168,8 @@ impl<S: Default> Broadcasts<S> {
                 Some(conn) => {
                     // It is still the first.
                     let Some(first) = self.running.front_mut() else { break };
-                    if connections.is_asleep(conn) && !connections.can_wake() {
+                    let bytes = first.broadcast.bytes.len();
+                    if connections.is_asleep(conn) && !connections.can_wake() && !connections.fits_asleep(conn, bytes) {
                         first.next = Cursor::before(conn);
                         self.stalled = true;
                         break;

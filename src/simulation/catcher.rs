@@ -77,7 +77,8 @@ pub struct Catcher {
     woken: VecDeque<(usize, u64, Instant)>,
     pub(super) transits: u64,
     caught: VecDeque<(u32, Tuple, CaughtAt, Vec<u8>)>,
-    patience: Patience,
+    /// How caught segments wake a shard, as one process says that both have the sleepers.
+    pub patience: Patience,
     dropped: u64,
     /// The RSTs among them.
     dropped_resets: u64,
@@ -478,7 +479,9 @@ impl HibernationHost for SimHost {
         })
     }
 
-    fn catch_up(&mut self) {}
+    fn catch_up(&mut self) {
+        self.set_patience(Patience::None);
+    }
 
     fn has_caught(&mut self) -> bool {
         self.catcher(|catcher| !catcher.caught.is_empty())

@@ -205,6 +205,8 @@ pub struct Link {
     pub over: bool,
     /// The network brings nothing to the peer or from it any more.
     pub cut: bool,
+    /// Added to the time on the way of what the peer sends.
+    pub delay: Duration,
     /// When the last segment is in the socket: a softirq keeps their order.
     softirq: Option<Instant>,
     pub socket: Option<ServerSocket>,
@@ -267,6 +269,7 @@ impl Kernel {
         let peer_end = End::new(one, other);
         let link = Link {
             cut: false,
+            delay: Duration::ZERO,
             tuple: tuple_of(peer),
             negotiated,
             peer: peer_end,
@@ -287,13 +290,14 @@ impl Kernel {
     /// A segment goes on its way.
     fn transmit(&mut self, peer: usize, to_shard: bool, segment: Segment) {
         let Some(network) = self.catcher.as_ref().map(|catcher| catcher.network) else { return };
+        let delay = self.link(peer).filter(|_| to_shard).map_or(Duration::ZERO, |link| link.delay);
         let copies = 1 + usize::from(network.twice > 0 && self.chance.one_in(network.twice));
         for _ in 0..copies {
             let is_cut = self.link(peer).is_some_and(|link| link.cut);
             if is_cut || network.lost > 0 && self.chance.one_in(network.lost) {
                 continue;
             }
-            let (way, segment) = (WAY + self.chance.time(network.jitter), segment.clone());
+            let (way, segment) = (WAY + delay + self.chance.time(network.jitter), segment.clone());
             self.after(way, move |kernel| {
                 if to_shard { kernel.arrive(peer, segment, false) } else { kernel.arrive_at_peer(peer, segment) }
             });
@@ -490,6 +494,13 @@ impl Kernel {
     pub fn cut(&mut self, peer: usize) {
         if let Some(link) = self.link(peer) {
             link.cut = true;
+        }
+    }
+
+    /// From now on what a peer sends is so much longer on its way.
+    pub fn delay(&mut self, peer: usize, delay: Duration) {
+        if let Some(link) = self.link(peer) {
+            link.delay = delay;
         }
     }
 

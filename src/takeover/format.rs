@@ -1,7 +1,7 @@
 //! What the messages of a shard have in them, as bytes. Numbers are little-endian; a text of bytes has its length before
 //! it. A decoder takes bytes from outside: it fails for all that no encoder makes, and never panics.
 
-use crate::connections::{Closes, HandedState, Surrendered};
+use crate::connections::{Closes, HandedState, Surrendered, UnsentOf};
 use crate::token::ConnId;
 use crate::wiped::Wiped;
 
@@ -245,9 +245,10 @@ impl Sleepers {
             numbers.iter().for_each(|number| writer.number(number.to_le_bytes()));
         }
         writer.count(self.surrendered.unsent.len());
-        for (at, bytes, closes) in &self.surrendered.unsent {
+        for UnsentOf { at, bytes, flown, closes } in &self.surrendered.unsent {
             writer.said_at(*at);
             writer.bytes(bytes);
+            writer.number(flown.to_le_bytes());
             writer.number([flags_of(*closes)]);
         }
         writer.0
@@ -259,8 +260,9 @@ impl Sleepers {
         let (window, awake) = (reader.u16()?, reader.u64()?);
         let closings = reader.many(|reader| Some((reader.said_at()?, [reader.u32()?, reader.u32()?])))?;
         let unsent = reader.many(|reader| {
-            let (at, bytes, [flags]) = (reader.said_at()?, reader.bytes()?.to_vec(), reader.number()?);
-            Some((at, bytes, closes(flags)?))
+            let (at, bytes) = (reader.said_at()?, reader.bytes()?.to_vec());
+            let (flown, [flags]) = (reader.u32()?, reader.number()?);
+            (flown as usize <= bytes.len()).then_some(UnsentOf { at, bytes, flown, closes: closes(flags)? })
         })?;
         reader.end(Sleepers { window, awake, surrendered: Surrendered { closings, unsent } })
     }
@@ -379,7 +381,12 @@ mod tests {
     fn sleepers() -> impl Strategy<Value = Sleepers> {
         let said_at = || (name(), any::<u64>());
         let closings = prop::collection::vec((said_at(), any::<[u32; 2]>()), 0..5);
-        let unsent = prop::collection::vec((said_at(), bytes(), closes()), 0..5);
+        let unsent =
+            (said_at(), bytes(), any::<prop::sample::Index>(), closes()).prop_map(|(at, bytes, flown, closes)| {
+                let flown = flown.index(bytes.len() + 1) as u32;
+                UnsentOf { at, bytes, flown, closes }
+            });
+        let unsent = prop::collection::vec(unsent, 0..5);
         (any::<(u16, u64)>(), closings, unsent).prop_map(|((window, awake), closings, unsent)| Sleepers {
             window,
             awake,
@@ -415,6 +422,19 @@ mod tests {
             let more = [&sleepers.encode()[..], &[0]].concat();
             prop_assert_eq!(Sleepers::decode(&more), None);
         }
+    }
+
+    #[test]
+    fn no_more_bytes_have_flown_than_there_are() {
+        let sleepers = |flown| {
+            let unsent = UnsentOf { at: (ConnId::of_number(1), 2), bytes: vec![7; 3], flown, closes: None };
+            Sleepers {
+                surrendered: Surrendered { unsent: vec![unsent], ..Surrendered::default() },
+                ..Sleepers::default()
+            }
+        };
+        assert_eq!(Sleepers::decode(&sleepers(3).encode()), Some(sleepers(3)));
+        assert_eq!(Sleepers::decode(&sleepers(4).encode()), None);
     }
 
     #[test]

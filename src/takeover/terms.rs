@@ -14,7 +14,7 @@ use crate::sys::{CatcherTerms, Mapping, SharedMemory};
 
 /// The version of the format: of the messages, of entries, of the table and of the records in ring buffers. It grows
 /// with each change to one of them.
-pub const FORMAT: u32 = 7;
+pub const FORMAT: u32 = 8;
 
 /// How a successor asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,8 +9,9 @@ use crate::client::{Audit, Phase};
 use crate::clock::Start;
 use crate::connections::Cursor;
 use crate::error::Result;
-use crate::protocol::Purpose;
+use crate::protocol::{Exchange, Purpose};
 use crate::reactor::Schedule;
+use crate::token::ConnId;
 
 /// Rows that the sweep looks at in one pass. While few connections are open most rows are empty.
 const ROWS_PER_PASS: usize = 4_096;
@@ -79,7 +80,7 @@ impl ClientDriver {
                 self.keepalive.complete = rows > 0;
                 return Ok(Schedule::Now);
             };
-            if connections.is_asleep(conn) && !connections.can_wake() {
+            if connections.is_asleep(conn) && !connections.can_wake() && !self.is_asked_asleep(connections, conn) {
                 self.keepalive.place = before;
                 return Ok(Schedule::At(now + GROUP));
             }
@@ -94,6 +95,15 @@ impl ClientDriver {
             self.ask_now(connections, conn, (Purpose::Keepalive, round), Due::at(now), now)?;
         }
         Ok(Schedule::Now)
+    }
+
+    /// Whether a sleeping connection can be asked without a slot.
+    fn is_asked_asleep(&mut self, connections: &ClientConnections, conn: ConnId) -> bool {
+        let Some(index) = connections.peek(conn).map(|state| state.index) else { return false };
+        let (number, round) = (self.number(index), self.keepalive.lap);
+        self.scratch.clear();
+        self.config.protocol(index).ask(Exchange { number, round, purpose: Purpose::Keepalive }, &mut self.scratch);
+        connections.fits_asleep(conn, self.scratch.len())
     }
 
     /// When to look for keepalives that are late, if some are in flight and the phase has nothing left to do.

@@ -89,27 +89,12 @@ impl<S: Default> Hibernation<S> {
         segment: Segment,
     ) -> Result<Arrival> {
         let (counters, index) = (around.parts.counters, caught.index);
-        let Some(checkpoint) = self.checkpoint(index) else { return Ok(Arrival::Settled) };
-        let verdict = match judge(&checkpoint, &caught.tuple, &segment) {
+        let Some((checkpoint, verdict)) = self.verdict(around, caught, &segment) else { return Ok(Arrival::Settled) };
+        let verdict = match verdict {
             // Its peer can still receive, and our FIN comes behind what is kept for it.
             Verdict::PeerEnds(progress) if self.has_unsent(self.entries.name_of(index)) => Verdict::Reinject(progress),
             verdict => verdict,
         };
-        if !matches!(verdict, Verdict::Refuse(_) | Verdict::Challenge(_)) {
-            self.keepalive.forget(index);
-        }
-        if self.socketless.bytes_in_flight(index).is_some() && is_accepted(&verdict) {
-            let has_arrived = segment.acknowledgement == checkpoint.progress.sent;
-            match verdict {
-                _ if has_arrived => self.arrived(counters, index, &checkpoint),
-                Verdict::Update(_) => return Ok(Arrival::Settled),
-                _ => {
-                    // The peer sends more before it has what is on its way to it, so its socket shall send that.
-                    self.recall(self.entries.name_of(index));
-                    return self.judge(around, caught, segment);
-                }
-            }
-        }
         let acknowledgement = Answer::acknowledgement(&checkpoint.progress);
         match verdict {
             Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
@@ -151,6 +136,37 @@ impl<S: Default> Hibernation<S> {
             Verdict::Refuse(_) => counters.segments_outside.add(1),
         }
         Ok(Arrival::Settled)
+    }
+
+    /// The verdict on a segment for a sleeping connection, and the state from which the connection goes on. What the segment
+    /// acknowledges has arrived: where that was what the end of the connection waited for, it has ended, and nothing is left
+    /// to do.
+    fn verdict<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        caught: &Caught,
+        segment: &Segment,
+    ) -> Option<(Checkpoint, Verdict)> {
+        let index = caught.index;
+        let checkpoint = self.checkpoint(index)?;
+        let verdict = judge(&checkpoint, &caught.tuple, segment);
+        if !matches!(verdict, Verdict::Refuse(_) | Verdict::Challenge(_)) {
+            self.keepalive.forget(index);
+        }
+        if !is_accepted(&verdict) || self.unacknowledged(index) == 0 {
+            return Some((checkpoint, verdict));
+        }
+        self.acknowledged(around, index, segment.acknowledgement);
+        if self.entries.whereabouts(index) == Whereabouts::Ending {
+            self.heard_while_ending(around, caught, segment);
+            return None;
+        }
+        if !matches!(verdict, Verdict::Update(_)) {
+            // If the peer sends more before it has what is on its way to it, its socket shall send that.
+            self.recall(self.entries.name_of(index));
+        }
+        let checkpoint = self.entries.checkpoint(index)?;
+        Some((checkpoint, judge(&checkpoint, &caught.tuple, segment)))
     }
 
     /// Wakes a connection because of its peer's segment; for `seen` see `wake`. `None` if it still sleeps, and the peer sends

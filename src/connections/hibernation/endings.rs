@@ -28,6 +28,10 @@ const TIMERS_PER_PASS: usize = 64;
 /// 7 s is likely gone.
 const RETRIES_WHILE_STOPPING: u8 = 2;
 
+/// How long a connection that is closed at once waits then for the acknowledgement of what it was sent without a socket, if it
+/// gets no socket that sends it again.
+const LONGEST_WHILE_STOPPING: Duration = Duration::from_secs(7);
+
 /// Ends for which memory is kept, at some 60 bytes each. What a mass disconnect took beyond that is given back after it.
 const ENDS_KEPT: usize = 4_096;
 
@@ -53,8 +57,8 @@ pub(super) struct SleeperEndings {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     /// Connections that ended and whose driver was not told yet, by entry.
     untold: VecDeque<(u32, CloseReason)>,
-    /// The shard is about to end.
-    stopping: bool,
+    /// Since when the shard is about to end.
+    stopping: Option<Mark>,
     /// The search for silent ones: where it goes on, and when.
     sweep: Cursor,
     sweep_due: Option<Mark>,
@@ -116,6 +120,11 @@ impl SleeperEndings {
         !self.untold.is_empty()
     }
 
+    /// Whether the shard has been about to end for so long that a close at once waits for nothing any more.
+    pub fn stopped_long_ago(&self, now: Mark) -> bool {
+        self.stopping.is_some_and(|since| now.since(since) >= LONGEST_WHILE_STOPPING)
+    }
+
     /// Takes all ends that are under way, as another process goes on with them.
     pub fn take_all(&mut self) -> Vec<(u32, Closing)> {
         let closings = std::mem::take(self).closings;
@@ -140,10 +149,11 @@ impl<S: Default> Hibernation<S> {
         around.parts.counters.asleep.sub(1);
         around.parts.leave();
         self.keepalive.forget(index);
-        around.parts.counters.bytes_out.add(self.socketless.forget(index).into());
         self.entries.move_to(index, Whereabouts::Ending);
-        let closes = self.unsent.take(self.entries.name_of(index)).and_then(|kept| kept.closes);
-        self.endings.tell(index, reason.unless_closed(closes));
+        let kept = self.unsent.take(self.entries.name_of(index)).unwrap_or_default();
+        let was_sent = self.socketless.forget(index) + kept.flown;
+        around.parts.counters.bytes_out.add(was_sent.into());
+        self.endings.tell(index, reason.unless_closed(kept.closes));
     }
 
     /// The next connection that ended while it slept and whose driver was not told yet.
@@ -183,8 +193,8 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// The shard is about to end, and does not wait long for acknowledgements of FINs.
-    pub fn stop(&mut self) {
-        self.endings.stopping = true;
+    pub fn stop(&mut self, now: Mark) {
+        self.endings.stopping.get_or_insert(now);
     }
 
     /// Closes a sleeping connection, without a socket. One that is to be told more before is closed when that has been sent.
@@ -196,7 +206,7 @@ impl<S: Default> Hibernation<S> {
         reason: CloseReason,
     ) {
         let Some(index) = self.asleep(name) else { return };
-        if self.defer_close(name, mode, reason) {
+        if self.defer_close(name, mode, reason, around.clock.now()) {
             return;
         }
         let Some(checkpoint) = self.checkpoint(index) else { return };
@@ -336,7 +346,7 @@ impl<S: Default> Hibernation<S> {
             };
             // It does nothing if something is due only later.
             let step = match closing.expired(&checkpoint, now_ms) {
-                Step::Send(_) if self.endings.stopping && closing.retries() > RETRIES_WHILE_STOPPING => {
+                Step::Send(_) if self.endings.stopping.is_some() && closing.retries() > RETRIES_WHILE_STOPPING => {
                     Step::Gone(None)
                 }
                 step => step,
@@ -366,12 +376,13 @@ impl<S: Default> Hibernation<S> {
                 return;
             }
             let Some(index) = self.entries.next(&mut self.endings.sweep) else { break };
-            if self.entries.whereabouts(index) == Whereabouts::Asleep
-                && around.idle.is_over(idle::link_of(self.entries.heard(index)))
-            {
+            let is_silent = self.entries.whereabouts(index).is_asleep()
+                && around.idle.is_over(idle::link_of(self.entries.heard(index)));
+            let name = self.entries.name_of(index);
+            if is_silent && !self.waits_for_flown(name) {
                 around.parts.counters.silent.add(1);
                 closes += 1;
-                self.close(around, self.entries.name_of(index), CloseMode::Immediate, CloseReason::IdleTimeout);
+                self.close(around, name, CloseMode::Immediate, CloseReason::IdleTimeout);
             }
         }
         self.endings.sweep_due = Some(now.after((timeout / 8).max(SHORTEST_SWEEP) / STEPS));

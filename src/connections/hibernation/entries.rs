@@ -46,7 +46,7 @@ pub struct EntryMemory {
 /// What a look at all entries found, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Connections that sleep.
+    /// Connections that sleep, with those to which something is on its way.
     pub asleep: u32,
     /// Those that end.
     pub ending: Vec<u32>,
@@ -235,9 +235,7 @@ impl Entries {
                     continue;
                 }
                 // An entry that names no ends, or addresses that are not there, is of no use.
-                Whereabouts::Asleep | Whereabouts::Ending => entry.has(KNOWN) && addresses_are_there,
-                // What was on its way to its peer is gone.
-                Whereabouts::Sending => false,
+                whereabouts if whereabouts.is_kept() => entry.has(KNOWN) && addresses_are_there,
                 _ => addresses_are_there && has_socket(index),
             };
             used = index + 1;
@@ -251,7 +249,7 @@ impl Entries {
                 taken[entry.remote as usize] = true;
             }
             match entry.whereabouts() {
-                Whereabouts::Asleep => found.asleep += 1,
+                Whereabouts::Asleep | Whereabouts::Sending => found.asleep += 1,
                 Whereabouts::Ending => found.ending.push(index),
                 // What was handed over and returned is awake here again.
                 Whereabouts::Away if surrendered => self.move_to(index, Whereabouts::Awake),

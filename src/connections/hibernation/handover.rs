@@ -11,6 +11,7 @@ use super::{Around, Hibernation, Kept, NO_ENTRY};
 use crate::connections::handover::Closes;
 use crate::connections::idle::IdleTracker;
 use crate::error::{Errno, Error, HibernationReason, HostError, Result};
+use crate::hibernation::Progress;
 use crate::hibernation::answer::Answer;
 use crate::hibernation::closing::Closing;
 use crate::ring::RingOps;
@@ -57,9 +58,25 @@ pub type SaidAt = (ConnId, u64);
 pub struct Surrendered {
     /// How far the ends have come that are under way.
     pub closings: Vec<(SaidAt, [u32; 2])>,
-    /// Bytes for connections that could not be woken, and how each is closed once they have been sent.
-    pub unsent: Vec<(SaidAt, Vec<u8>, Option<Closes>)>,
+    /// What waits for connections that could not be woken.
+    pub unsent: Vec<UnsentOf>,
 }
+
+/// What waits for a sleeping connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsentOf {
+    /// The connection.
+    pub at: SaidAt,
+    /// Bytes that are to be sent.
+    pub bytes: Vec<u8>,
+    /// So many of the first ones were sent without a socket. Their peer may have them, and acknowledge them yet.
+    pub flown: u32,
+    /// How it is closed once they have been sent.
+    pub closes: Option<Closes>,
+}
+
+/// An entry whose connection cannot go on in this process, and what its peer is told.
+pub(super) struct Refused(u32, fn(&Progress) -> Answer);
 
 /// What of the sleeping connections is another process's. As long as anything is, none falls asleep here, and what comes
 /// for those that sleep waits in the ring buffer.
@@ -107,7 +124,7 @@ impl<S: Default> Hibernation<S> {
     pub(super) fn is_given(&self, index: u32) -> bool {
         match self.given {
             Given::Nothing => false,
-            Given::Below(first) => index < first && self.entries.whereabouts(index) == Whereabouts::Asleep,
+            Given::Below(first) => index < first && self.entries.whereabouts(index).is_asleep(),
             Given::All => true,
         }
     }
@@ -122,7 +139,8 @@ impl<S: Default> Hibernation<S> {
 
     /// Whether the driver has been told of all that happened to sleeping connections.
     pub fn may_surrender(&self) -> bool {
-        !self.endings.has_untold() && self.moved.is_empty() && self.refused.is_empty()
+        let has_told = !self.endings.has_untold() && self.moved.is_empty() && !self.socketless.has_drained();
+        has_told && self.refused.is_empty()
     }
 
     /// Counts the segments that were dropped since the last call. The host counts those of all processes that had the
@@ -154,7 +172,7 @@ impl<S: Default> Hibernation<S> {
             }
             *rows -= 1;
             self.given = Given::Below(index + 1);
-            if self.entries.whereabouts(index) == Whereabouts::Asleep {
+            if self.entries.whereabouts(index).is_asleep() {
                 self.leaving = index;
                 return Some(self.entries.name_of(index));
             }
@@ -186,7 +204,7 @@ impl<S: Default> Hibernation<S> {
     /// Takes back what was given away, as long as that is not all: no other process has had it.
     pub fn stop_giving(&mut self) -> Vec<ConnId> {
         let Given::Below(first) = std::mem::replace(&mut self.given, Given::Nothing) else { return Vec::new() };
-        let sleeps = |index: &u32| self.entries.whereabouts(*index) == Whereabouts::Asleep;
+        let sleeps = |index: &u32| self.entries.whereabouts(*index).is_asleep();
         (0..first).filter(sleeps).map(|index| self.entries.name_of(index)).collect()
     }
 
@@ -204,9 +222,9 @@ impl<S: Default> Hibernation<S> {
         around.parts.acceptor.leave(asleep);
         let closings = self.endings.take_all().into_iter();
         let closings = closings.map(|(index, closing)| (self.said_at(index), closing.to_numbers())).collect();
-        let unsent = self.unsent.take_all().into_iter().filter_map(|(name, Kept { bytes, closes })| {
-            let index = self.entries.find(name)?;
-            Some((self.said_at(index), bytes, closes.map(Closes::from)))
+        let unsent = self.unsent.take_all().into_iter().filter_map(|(name, Kept { bytes, flown, closes })| {
+            let at = self.said_at(self.entries.find(name)?);
+            Some(UnsentOf { at, bytes, flown, closes: closes.map(Closes::from) })
         });
         let unsent = unsent.collect();
         self.keepalive.forget_all();
@@ -269,8 +287,9 @@ impl<S: Default> Hibernation<S> {
 
     /// Takes the sleeping connections over that another process hands over, or has left when it was killed. Connections that
     /// were awake without a socket here or in a process that hands over are lost. Of what was `surrendered` counts what
-    /// belongs to connections on which nothing was said since. `keeps` tells of each that sleeps, and of what was said on
-    /// it, whether what it needs is here: the others are reset, and lost too.
+    /// belongs to connections on which nothing was said since. Those to which something else was on its way are lost too, as that
+    /// cannot be sent again. `keeps` tells of each that sleeps, and of what was said on it, whether what it needs is here: the
+    /// others are reset, and lost.
     pub fn take_over<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
@@ -280,15 +299,7 @@ impl<S: Default> Hibernation<S> {
     ) -> Result<()> {
         self.entries.catch_up().map_err(no_memory)?;
         self.host.catch_up();
-        // Another process that had them may be gone without having sent what is kept for them.
-        for (at @ (name, _), ..) in &surrendered.unsent {
-            if let Some(index) = self.entries.find(*name)
-                && self.entries.whereabouts(index) == Whereabouts::Sending
-                && self.said_at(index) == *at
-            {
-                self.entries.move_to(index, Whereabouts::Asleep);
-            }
-        }
+        self.socketless.came();
         let here: HashSet<u32> = self.by_slot.iter().flatten().copied().filter(|entry| *entry != NO_ENTRY).collect();
         let found = self.entries.take_stock(|index| is_handed_over || here.contains(&index));
         self.count_dropped(around.parts.counters);
@@ -298,7 +309,10 @@ impl<S: Default> Hibernation<S> {
             let entries = &self.entries;
             self.host.retain(&|index| entries.whereabouts(index).is_kept());
         }
-        let refused = self.refuse(keeps);
+        let waiting = surrendered.unsent.iter().map(|unsent| unsent.at);
+        let here_still = |at: SaidAt| self.entries.find(at.0).filter(|index| self.said_at(*index) == at);
+        let sendable: HashSet<u32> = waiting.filter_map(here_still).collect();
+        let refused = self.refuse(&sendable, keeps);
         let asleep = u64::from(found.asleep) - refused;
         self.states.reach((self.entries.len() as usize).saturating_sub(1));
         let counters = around.parts.counters;
@@ -314,37 +328,42 @@ impl<S: Default> Hibernation<S> {
             let closing = closings.get(&self.said_at(index)).copied();
             self.resume_end(around, index, closing);
         }
-        for (at @ (name, _), bytes, closes) in unsent {
-            if let Some(index) = self.asleep(name)
+        for UnsentOf { at, bytes, flown, closes } in unsent {
+            if let Some(index) = self.asleep(at.0)
                 && self.said_at(index) == at
             {
                 self.entries.move_to(index, Whereabouts::Sending);
-                self.unsent.put(name, &bytes, closes.map(Closes::how));
+                self.unsent.put(at.0, &bytes, flown, closes.map(Closes::how));
             }
         }
         Ok(())
     }
 
-    /// Has those reset that `keeps` does not keep. Returns how many.
-    fn refuse(&mut self, keeps: &dyn Fn(ConnId, u64) -> bool) -> u64 {
+    /// Has those reset that cannot go on here: `keeps` does not keep them, or something was on its way to their peers that is
+    /// not `sendable` again. Returns how many.
+    fn refuse(&mut self, sendable: &HashSet<u32>, keeps: &dyn Fn(ConnId, u64) -> bool) -> u64 {
         let before = self.refused.len();
         for index in 0..self.entries.len() {
-            if self.entries.whereabouts(index) == Whereabouts::Asleep
-                && !keeps(self.entries.name_of(index), self.entries.said(index))
-            {
+            let whereabouts = self.entries.whereabouts(index);
+            let sends = whereabouts == Whereabouts::Sending;
+            let is_cut = sends && !sendable.contains(&index);
+            if is_cut || whereabouts.is_asleep() && !keeps(self.entries.name_of(index), self.entries.said(index)) {
+                // Only a peer itself knows how much it has of what it was sent, and takes a RST only with that number. So it is
+                // asked, as by a keepalive probe. Nothing knows the connection by then, and the kernel resets it for the answer.
+                let told: fn(&Progress) -> Answer = if sends { Answer::probe } else { Answer::reset };
                 self.entries.move_to(index, Whereabouts::Ending);
-                self.refused.push(index);
+                self.refused.push(Refused(index, told));
             }
         }
         (self.refused.len() - before) as u64
     }
 
-    /// Resets some of those that are not kept. Their driver has never heard of them.
+    /// Resets some of those that cannot go on here. Their driver has never heard of them.
     pub(super) fn refuse_some(&mut self, counters: &Counters) {
-        for index in self.refused.split_off(self.refused.len().saturating_sub(REFUSALS_PER_PASS)) {
+        for Refused(index, told) in self.refused.split_off(self.refused.len().saturating_sub(REFUSALS_PER_PASS)) {
             if let Some(checkpoint) = self.entries.checkpoint(index) {
                 self.leave_table(index);
-                self.answer(counters, &checkpoint, Answer::reset(&checkpoint.progress), 0);
+                self.answer(counters, &checkpoint, told(&checkpoint.progress), 0);
             }
             self.entries.release(index);
         }

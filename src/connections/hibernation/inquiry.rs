@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::clock::Mark;
 use crate::connections::slots::Cursor;
@@ -75,7 +74,7 @@ impl<S: Default> Hibernation<S> {
             let Some(index) = self.entries.next(&mut cursor) else {
                 return self.inquiry.end(dropped == self.inquiry.dropped);
             };
-            if self.entries.whereabouts(index) == Whereabouts::Asleep
+            if self.entries.whereabouts(index).is_asleep()
                 && let Some(checkpoint) = self.entries.checkpoint(index)
             {
                 self.answer(around.parts.counters, &checkpoint, Answer::probe(&checkpoint.progress), 0);

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::clock::Mark;
 use crate::connections::close_reason::CloseReason;
@@ -75,7 +74,7 @@ impl<S: Default> Hibernation<S> {
         }
         for _ in 0..IdleTracker::share(self.entries.len() as usize) {
             let Some(index) = self.entries.next(&mut self.keepalive.pins) else { break };
-            if self.entries.whereabouts(index) == Whereabouts::Asleep
+            if self.entries.whereabouts(index).is_asleep()
                 && let Some(window) = idle.pinned(self.entries.heard(index))
             {
                 self.entries.set_heard(index, window);
@@ -96,7 +95,7 @@ impl<S: Default> Hibernation<S> {
             // The last entry is followed by the first.
             let next = self.entries.next(&mut self.keepalive.cursor);
             let Some(index) = next.or_else(|| self.entries.next(&mut self.keepalive.cursor)) else { break };
-            if self.entries.whereabouts(index) == Whereabouts::Asleep {
+            if self.entries.whereabouts(index).is_asleep() {
                 self.ask(around, index, time);
             }
         }
@@ -113,6 +112,7 @@ impl<S: Default> Hibernation<S> {
             return;
         }
         if unanswered >= KEEPALIVE_PROBES {
+            let Some(checkpoint) = self.checkpoint(index) else { return };
             self.keepalive.forget(index);
             self.leave_table(index);
             self.gone(around, index, CloseReason::Failed(Errno::ETIMEDOUT));

@@ -17,11 +17,11 @@ use std::time::Duration;
 use super::entries::Whereabouts;
 use super::{Around, Hibernation};
 use crate::clock::Mark;
-use crate::hibernation::Checkpoint;
+use crate::connections::slots::Slots;
 use crate::hibernation::answer::{self, Answer};
 use crate::hibernation::segment::FITS_ANYWHERE;
+use crate::hibernation::{Checkpoint, Progress};
 use crate::ring::RingOps;
-use crate::stats::Counters;
 use crate::sys::Patience;
 use crate::token::ConnId;
 
@@ -94,6 +94,8 @@ struct Current {
     name: ConnId,
     /// What the driver has sent on it meanwhile.
     reply: Vec<u8>,
+    /// The driver is to be told when all of that has been sent.
+    tells: bool,
     /// It needs a socket after all, or was closed meanwhile.
     is_over: bool,
 }
@@ -110,6 +112,8 @@ pub(super) struct Socketless {
     timers: BinaryHeap<Reverse<(Mark, u32)>>,
     recent: Recent,
     current: Option<Current>,
+    /// Connections of which the driver is to be told that all has been sent, without a socket.
+    drained: VecDeque<ConnId>,
     /// How caught segments wake the shard.
     patience: Patience,
     /// When to look for one that has woken nobody.
@@ -129,6 +133,7 @@ impl Socketless {
             timers: BinaryHeap::new(),
             recent: Recent::default(),
             current: None,
+            drained: VecDeque::new(),
             patience: Patience::None,
             last_look: None,
             reply: Vec::new(),
@@ -139,7 +144,17 @@ impl Socketless {
     /// When the first acknowledgement is late, or one may have been overlooked.
     pub fn due(&self) -> Option<Mark> {
         let first = self.timers.peek().map(|Reverse((due, _))| *due);
-        first.or(self.last_look)
+        first.into_iter().chain(self.last_look).min()
+    }
+
+    /// Whether the driver is to be told of connections that all has been sent.
+    pub fn has_drained(&self) -> bool {
+        !self.drained.is_empty()
+    }
+
+    /// The sleeping connections come from another process: each caught segment wakes the shard until it says otherwise.
+    pub fn came(&mut self) {
+        self.patience = Patience::None;
     }
 
     /// Messages on their way.
@@ -151,6 +166,11 @@ impl Socketless {
     /// Bytes of a connection that are on their way.
     pub fn bytes_in_flight(&self, index: u32) -> Option<u32> {
         self.flights.get(&index).map(|flight| flight.bytes.len() as u32)
+    }
+
+    /// Whether the driver, which has the message of an entry's connection, is to be told when all has been sent on that.
+    pub fn tells(&self, index: u32) -> bool {
+        self.current.as_ref().is_some_and(|current| current.index == index && current.tells)
     }
 
     /// Whether the message of an entry's connection is with the driver.
@@ -174,10 +194,11 @@ impl<S: Default> Hibernation<S> {
         *is_on && !self.given.freezes() && flights.len() < MOST_IN_FLIGHT && !self.has_unsent(name)
     }
 
-    /// A connection is to have a message now. Tells whether it had one of that kind within the silence after which it sleeps.
-    fn had_lately<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, which: Had) -> bool {
+    /// A connection is to have a message now. Tells whether it is one that talks, for which a socket is worth its price: it
+    /// had a message of that kind within the silence after which it sleeps, and a slot is free.
+    fn talks<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, which: Had) -> bool {
         let Socketless { recent, after, .. } = &mut self.socketless;
-        recent.had(index, which, around.clock.now(), *after)
+        recent.had(index, which, around.clock.now(), *after) && !around.parts.slots.is_full()
     }
 
     /// A sleeping connection has received what comes next, as this checkpoint has it. Returns its name if the driver may have
@@ -189,7 +210,7 @@ impl<S: Default> Hibernation<S> {
         checkpoint: &Checkpoint,
     ) -> Option<ConnId> {
         let name = self.entries.name_of(index);
-        if !self.may_stay_asleep(name) || self.had_lately(around, index, Had::Received) {
+        if !self.may_stay_asleep(name) || self.talks(around, index, Had::Received) {
             return None;
         }
         // First: should this process be killed meanwhile, the message is lost, and the connection with it.
@@ -199,13 +220,49 @@ impl<S: Default> Hibernation<S> {
         around.parts.counters.woken_by_peer.add(1);
         self.moved.push_back((name, true));
         let reply = mem::take(&mut self.socketless.reply);
-        self.socketless.current = Some(Current { index, name, reply, is_over: false });
+        self.socketless.current = Some(Current { index, name, reply, tells: false, is_over: false });
         Some(name)
     }
 
     /// Whether the driver has the message of a connection that sleeps on. For the driver it is awake meanwhile.
     pub fn is_heard_asleep(&self, name: ConnId) -> bool {
         self.socketless.current.as_ref().is_some_and(|current| current.name == name && !current.is_over)
+    }
+
+    /// Bytes that were collected for a connection while the driver has its message.
+    pub(super) fn collected(&self, name: ConnId) -> usize {
+        let current = self.socketless.current.as_ref().filter(|current| current.name == name);
+        current.map_or(0, |current| current.reply.len())
+    }
+
+    /// Has the driver, which has the message of this connection, be told when all has been sent on it. Nothing happens where it
+    /// has not; what is kept for a connection is told of in any case.
+    pub fn tell_when_sent(&mut self, name: ConnId) {
+        if let Some(current) = self.socketless.current.as_mut().filter(|current| current.name == name) {
+            current.tells = true;
+        }
+    }
+
+    /// The next connection that is open and of which the driver is to be told that all has been sent.
+    pub fn next_drained<R: RingOps>(&mut self, slots: &Slots<S, R>) -> Option<ConnId> {
+        while let Some(name) = self.socketless.drained.pop_front() {
+            let open = self.entries.find(name).and_then(|index| self.open_at(slots, index));
+            if open.is_some() {
+                return open;
+            }
+        }
+        None
+    }
+
+    /// Bytes that one segment to the peer of a sleeping connection may have now.
+    fn room_of(&self, index: u32) -> usize {
+        self.entries.checkpoint(index).map_or(0, |checkpoint| answer::room(&checkpoint).min(FITS_ANYWHERE))
+    }
+
+    /// Whether so many bytes can go to a connection that sleeps, and sleeps on. One that talks may get a socket for them.
+    pub fn fits_asleep(&self, name: ConnId, bytes: usize) -> bool {
+        let index = self.asleep(name).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Asleep);
+        index.is_some_and(|index| (1..=self.room_of(index)).contains(&bytes)) && self.may_stay_asleep(name)
     }
 
     /// Sends bytes on a connection that sleeps, and sleeps on. While the driver has its message they are collected.
@@ -215,8 +272,7 @@ impl<S: Default> Hibernation<S> {
             return false;
         }
         let Some(index) = self.asleep(name) else { return false };
-        let Some(checkpoint) = self.entries.checkpoint(index) else { return false };
-        let room = answer::room(&checkpoint).min(FITS_ANYWHERE);
+        let room = self.room_of(index);
         if let Some(current) = &mut self.socketless.current
             && current.name == name
         {
@@ -226,12 +282,7 @@ impl<S: Default> Hibernation<S> {
             }
             return fits;
         }
-        if self.entries.whereabouts(index) == Whereabouts::Sending
-            || bytes.is_empty()
-            || bytes.len() > room
-            || !self.may_stay_asleep(name)
-            || self.had_lately(around, index, Had::Sent)
-        {
+        if !self.fits_asleep(name, bytes.len()) || self.talks(around, index, Had::Sent) {
             return false;
         }
         self.entries.move_to(index, Whereabouts::Sending);
@@ -248,6 +299,7 @@ impl<S: Default> Hibernation<S> {
     pub fn conclude<R: RingOps>(&mut self, around: &Around<'_, S, R>) {
         let Some(mut current) = self.socketless.current.take() else { return };
         let (name, counters) = (current.name, around.parts.counters);
+        let has_socket = self.entries.find(name).is_some_and(|index| self.place(index).is_some());
         if let Some(index) = self.asleep(name) {
             if current.reply.is_empty() {
                 self.acknowledge_delivery(counters);
@@ -260,6 +312,13 @@ impl<S: Default> Hibernation<S> {
             counters.woken_without_socket.add(u64::from(!current.is_over));
             counters.hibernated.add(1);
             self.moved.push_back((name, false));
+            // Of what is kept it is told in any case.
+            if current.tells && !self.has_unsent(name) {
+                self.socketless.drained.push_back(name);
+            }
+        } else if !has_socket {
+            // Its driver has closed it.
+            counters.woken_without_socket.add(1);
         }
         current.reply.clear();
         self.socketless.reply = current.reply;
@@ -284,19 +343,46 @@ impl<S: Default> Hibernation<S> {
         flights.insert(index, Flight { bytes: bytes.into(), due });
     }
 
-    /// All that is kept of a connection without a socket, with what is on its way to its peer.
+    /// Bytes that were sent to the peer of a connection without a socket, and that it has not acknowledged: on their way, or
+    /// recalled.
+    pub(super) fn unacknowledged(&self, index: u32) -> u32 {
+        let flying = self.socketless.bytes_in_flight(index);
+        flying.unwrap_or_else(|| self.unsent.flown(self.entries.name_of(index)))
+    }
+
+    /// All that is kept of a connection without a socket, with what its peer was sent and has not acknowledged. A socket that
+    /// is to send that again is made without it.
     pub(super) fn checkpoint(&self, index: u32) -> Option<Checkpoint> {
         let mut checkpoint = self.entries.checkpoint(index)?;
-        let flying = self.socketless.bytes_in_flight(index).unwrap_or(0);
-        checkpoint.progress.sent = checkpoint.progress.sent.wrapping_add(flying);
+        checkpoint.progress.sent = checkpoint.progress.sent.wrapping_add(self.unacknowledged(index));
         Some(checkpoint)
     }
 
-    /// The peer has acknowledged what was on its way to it: the connection has come as far as `checkpoint`, which has that.
-    pub(super) fn arrived(&mut self, counters: &Counters, index: u32, checkpoint: &Checkpoint) {
-        counters.bytes_out.add(self.socketless.forget(index).into());
-        self.entries.progressed(index, &checkpoint.progress);
+    /// The peer of a connection has acknowledged all before this number, also what it was sent of that without a socket. Where
+    /// nothing else is to be sent, the driver is told, or the connection is closed, if it waits for that.
+    pub(super) fn acknowledged<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, index: u32, number: u32) {
+        let Some(Checkpoint { progress, .. }) = self.entries.checkpoint(index) else { return };
+        let (arrived, name) = (number.wrapping_sub(progress.sent), self.entries.name_of(index));
+        if !(1..=self.unacknowledged(index)).contains(&arrived) {
+            return;
+        }
+        around.parts.counters.bytes_out.add(arrived.into());
+        self.entries.progressed(index, &Progress { sent: number, ..progress });
+        if self.socketless.bytes_in_flight(index) == Some(arrived) {
+            self.socketless.forget(index);
+            return self.entries.move_to(index, Whereabouts::Asleep);
+        }
+        // Of a message on its way a part has arrived: the rest is for a socket.
+        self.recall(name);
+        if !self.unsent.arrived(name, arrived) {
+            return;
+        }
+        let closes = self.unsent.take(name).and_then(|kept| kept.closes);
         self.entries.move_to(index, Whereabouts::Asleep);
+        match closes {
+            Some((mode, reason)) => self.close(around, name, mode, reason),
+            None => self.socketless.drained.push_back(name),
+        }
     }
 
     /// What is on its way to the peer of a connection, or collected for it, is to be sent by its socket once it wakes. Tells
@@ -307,28 +393,23 @@ impl<S: Default> Hibernation<S> {
         }
         let Some(index) = self.entries.find(name) else { return false };
         let mut bytes = self.socketless.flights.remove(&index).map_or(Vec::new(), |flight| flight.bytes.into_vec());
+        let flown = bytes.len() as u32;
         if let Some(current) = self.socketless.current.as_mut().filter(|current| current.index == index) {
             bytes.append(&mut current.reply);
             current.is_over = true;
         }
         if !bytes.is_empty() {
-            self.unsent.put(name, &bytes, None);
+            self.unsent.put(name, &bytes, flown, None);
         }
         !bytes.is_empty()
     }
 
-    /// The same for all connections. Their entries are complete then, together with what is unsent.
+    /// The same for all connections. Their entries say on that something is on its way: should this process be killed before
+    /// another one has it, they are lost.
     pub(super) fn recall_all(&mut self) {
         let flying: Vec<u32> = self.socketless.flights.keys().copied().collect();
         for index in flying {
             self.recall(self.entries.name_of(index));
-        }
-        for name in self.unsent.names() {
-            if let Some(index) = self.entries.find(name)
-                && self.entries.whereabouts(index) == Whereabouts::Sending
-            {
-                self.entries.move_to(index, Whereabouts::Asleep);
-            }
         }
     }
 
@@ -355,6 +436,10 @@ impl<S: Default> Hibernation<S> {
     /// The shard is about to sleep, or is awake. Acknowledgements of its messages need not wake it: each is awaited until a
     /// time at which the shard wakes anyway.
     pub fn listen(&mut self, sleeps: bool, now: Mark) {
+        // What wakes the process that has the sleeping connections is for that to say.
+        if self.gave_all() {
+            return;
+        }
         let patience = match sleeps {
             _ if self.socketless.flights.is_empty() => Patience::None,
             true => Patience::Asleep,
@@ -390,6 +475,20 @@ mod tests {
         assert!(!recent.had(1, Had::Received, end, time));
         assert!(recent.had(2, Had::Received, end, time));
         assert_eq!((recent.known.len(), recent.order.len()), (2, 2));
+    }
+
+    /// A segment that has woken nobody must not wait for an acknowledgement that is late only in a second.
+    #[test]
+    fn the_last_look_does_not_wait_for_an_acknowledgement() {
+        let at = |millis| Mark::default().after(Duration::from_millis(millis));
+        let mut socketless = Socketless::new(true, Duration::from_secs(1));
+        assert_eq!(socketless.due(), None);
+        socketless.timers.push(Reverse((at(1_000), 1)));
+        assert_eq!(socketless.due(), Some(at(1_000)));
+        socketless.last_look = Some(at(0).after(LAST_LOOK));
+        assert_eq!(socketless.due(), Some(at(250)));
+        socketless.timers.push(Reverse((at(100), 2)));
+        assert_eq!(socketless.due(), Some(at(100)));
     }
 
     #[test]

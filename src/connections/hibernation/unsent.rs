@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::Hibernation;
+use super::entries::Whereabouts;
 use crate::clock::Mark;
 use crate::connections::close_reason::CloseReason;
 use crate::connections::lifecycle::CloseMode;
@@ -29,6 +30,8 @@ const TRIES_WITHOUT_ROUTE: usize = 16;
 pub(in crate::connections) struct Kept {
     /// Bytes that are to be sent. With TLS they are sealed.
     pub bytes: Vec<u8>,
+    /// So many of the first ones were sent without a socket. Their peer may have them, and acknowledge them yet.
+    pub flown: u32,
     /// How and why it is closed once they have been sent.
     pub closes: Option<(CloseMode, CloseReason)>,
 }
@@ -55,11 +58,6 @@ impl Unsent {
         self.kept.is_empty()
     }
 
-    /// The connections for which something is kept.
-    pub fn names(&self) -> impl Iterator<Item = ConnId> {
-        self.kept.keys().copied()
-    }
-
     /// For how many connections something is kept.
     #[cfg(test)]
     pub fn len(&self) -> usize {
@@ -78,20 +76,45 @@ impl Unsent {
             return false;
         }
         if !bytes.is_empty() {
-            self.put(name, bytes, None);
+            self.put(name, bytes, 0, None);
         }
         true
     }
 
-    /// Keeps more for a connection, and how and why it is closed then.
-    pub fn put(&mut self, name: ConnId, bytes: &[u8], closes: Option<(CloseMode, CloseReason)>) {
+    /// Keeps more for a connection, and how and why it is closed then. Where nothing is kept yet, `flown` of the bytes were
+    /// sent without a socket.
+    pub fn put(&mut self, name: ConnId, bytes: &[u8], flown: u32, closes: Option<(CloseMode, CloseReason)>) {
         self.total += bytes.len();
         let kept = self.kept.entry(name).or_insert_with(|| {
             self.queue.push_back(name);
-            Kept::default()
+            Kept { flown, ..Kept::default() }
         });
         kept.bytes.extend_from_slice(bytes);
         kept.closes = kept.closes.or(closes);
+    }
+
+    /// Bytes at the beginning of what is kept for a connection that were sent without a socket.
+    pub fn flown(&self, name: ConnId) -> u32 {
+        self.kept.get(&name).map_or(0, |kept| kept.flown)
+    }
+
+    /// So many of the first bytes that are kept for a connection have arrived. Tells whether none are left.
+    pub fn arrived(&mut self, name: ConnId, count: u32) -> bool {
+        let Some(kept) = self.kept.get_mut(&name) else { return true };
+        let before = kept.bytes.len();
+        kept.bytes.drain(..before.min(count as usize));
+        kept.flown = kept.flown.saturating_sub(count);
+        self.total -= before - kept.bytes.len();
+        kept.bytes.is_empty()
+    }
+
+    /// Drops what is kept for a connection behind the bytes that were sent without a socket.
+    fn drop_behind_flown(&mut self, name: ConnId) {
+        if let Some(kept) = self.kept.get_mut(&name) {
+            let before = kept.bytes.len();
+            kept.bytes.truncate(kept.flown as usize);
+            self.total -= before - kept.bytes.len();
+        }
     }
 
     /// The connection that is to be tried next. It stays the next one until its bytes are taken, or until `strand` puts it
@@ -149,18 +172,41 @@ impl<S: Default> Hibernation<S> {
     /// if more than `most` would be kept, or too many for a host that `is_short` of memory: the connection is then to be
     /// closed.
     pub fn keep_unsent(&mut self, name: ConnId, bytes: &[u8], most: usize, is_short: bool) -> bool {
+        // First: should this process be killed, the bytes are lost, and the connection must not go on without them.
+        if !bytes.is_empty()
+            && let Some(index) = self.asleep(name)
+        {
+            self.entries.move_to(index, Whereabouts::Sending);
+        }
         self.unsent.keep(name, bytes, most, is_short)
     }
 
     /// Closes a connection that is to be told more only once that has been sent; until then it is sent nothing more. `false`
     /// if nothing is kept for it, or if it is to be closed at once: then it is closed now. What it was sent without a socket goes
-    /// before its end all the same, as what the kernel has does, but for a reset.
-    pub(super) fn defer_close(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> bool {
+    /// before its end all the same, as what the kernel has does, but for a reset, and not for long while the shard is about to end.
+    pub(super) fn defer_close(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason, now: Mark) -> bool {
         let was_sent = mode != CloseMode::Abort && self.recall(name);
-        let defers = was_sent || matches!(mode, CloseMode::Graceful | CloseMode::Lingering);
+        let defers = match mode {
+            CloseMode::Graceful | CloseMode::Lingering => true,
+            CloseMode::Immediate => was_sent || self.unsent.flown(name) > 0 && !self.endings.stopped_long_ago(now),
+            CloseMode::Abort => false,
+        };
+        if defers && mode == CloseMode::Immediate && !was_sent {
+            self.unsent.drop_behind_flown(name);
+        }
         let Some(kept) = self.unsent.kept.get_mut(&name).filter(|_| defers) else { return false };
         kept.closes.get_or_insert((mode, reason));
         true
+    }
+
+    /// Whether a connection is closed once what is kept for it has been sent.
+    pub fn closes_when_sent(&self, name: ConnId) -> bool {
+        self.unsent.kept.get(&name).is_some_and(|kept| kept.closes.is_some())
+    }
+
+    /// Whether the end of a connection waits for what it was sent without a socket.
+    pub(super) fn waits_for_flown(&self, name: ConnId) -> bool {
+        self.unsent.kept.get(&name).is_some_and(|kept| kept.closes.is_some() && kept.flown > 0)
     }
 
     /// Whether something is kept for a connection of this process.
@@ -169,9 +215,9 @@ impl<S: Default> Hibernation<S> {
         !self.unsent.is_empty() && self.unsent.kept.contains_key(&name) && !is_given(name)
     }
 
-    /// Bytes that are kept for a connection.
+    /// Bytes that are kept for a connection, or were collected for it while the driver has its message.
     pub fn unsent(&self, name: ConnId) -> usize {
-        self.unsent.kept.get(&name).map_or(0, |kept| kept.bytes.len())
+        self.unsent.kept.get(&name).map_or(0, |kept| kept.bytes.len()) + self.collected(name)
     }
 
     /// The connection that is to be woken next for what is kept for it.
@@ -259,10 +305,27 @@ mod tests {
         assert!(unsent.next(now).is_some() && unsent.strand(now));
         drop(unsent.take(name(1)));
         let closes = Some((CloseMode::Lingering, CloseReason::Deadline));
-        unsent.put(name(2), b"y", closes);
-        let expected =
-            [(name(0), Kept { bytes: b"x".to_vec(), closes: None }), (name(2), Kept { bytes: b"xy".to_vec(), closes })];
+        unsent.put(name(2), b"y", 0, closes);
+        unsent.put(name(3), b"abc", 2, None);
+        let expected = [
+            (name(0), Kept { bytes: b"x".to_vec(), ..Kept::default() }),
+            (name(2), Kept { bytes: b"xy".to_vec(), flown: 0, closes }),
+            (name(3), Kept { bytes: b"abc".to_vec(), flown: 2, closes: None }),
+        ];
         assert_eq!(unsent.take_all(), expected);
         assert!(unsent.is_empty());
+    }
+
+    #[test]
+    fn what_has_arrived_is_not_sent_again() {
+        let mut unsent = Unsent::default();
+        unsent.put(name(1), b"abcd", 3, None);
+        assert!(unsent.keep(name(1), b"ef", 100, false));
+        assert!(!unsent.arrived(name(1), 2));
+        assert_eq!((unsent.flown(name(1)), unsent.total), (1, 4));
+        unsent.drop_behind_flown(name(1));
+        assert_eq!(unsent.total, 1);
+        assert!(unsent.arrived(name(1), 1));
+        assert_eq!((unsent.take(name(1)), unsent.total), (Some(Kept::default()), 0));
     }
 }

@@ -66,6 +66,9 @@ impl<S: Default> Hibernation<S> {
         self.keepalive.forget(index);
         self.settle_in(index, conn);
         self.install(around, index, conn, socket)?;
+        if self.socketless.tells(index) {
+            around.parts.outgoing.tell_when_sent(conn);
+        }
         around.parts.counters.asleep.sub(1);
         // For the driver one whose message it has is awake already.
         if !self.socketless.is_current(index) {

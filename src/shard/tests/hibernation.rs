@@ -7,12 +7,13 @@ use super::*;
 use crate::connections::{EntryMemory, HibernationConfig, SleepersFrom, Surrendered};
 use crate::simulation::{Catcher, Faults, Kernel, Network};
 use crate::stats::Wakes;
-use crate::sys::SharedMemory;
+use crate::sys::{Patience, SharedMemory};
 use crate::takeover::StateFile;
 
 mod broadcasts;
 mod crowds;
 mod ends;
+mod kills;
 mod orders;
 mod socketless;
 
@@ -50,6 +51,14 @@ enum Command {
     HandOver,
     /// That process is killed, and they come back.
     Inherit,
+    /// The process is killed, and a new one finds the entries. Nothing happens if the driver was not told of all yet: it lives on
+    /// here.
+    Restart,
+    /// From now on what comes is sent back, and the driver wants to be told when that is sent. It says so behind the first bytes of an
+    /// even number, and before an odd one.
+    Watch,
+    /// From now on each connection that wakes is closed.
+    CloseAtWake(CloseMode),
 }
 
 /// A connection as the driver knows it.
@@ -65,6 +74,8 @@ struct Kept {
     opened: u32,
     slept: u64,
     woke: u64,
+    /// How often all of a connection was sent, of which the driver wanted to be told or some had waited.
+    sent: u64,
     most_asleep: u64,
     most_lingering: u64,
     most_timers: usize,
@@ -94,6 +105,8 @@ struct Keeper {
     commands: Rc<RefCell<VecDeque<Command>>>,
     collects: bool,
     pushes: Option<u32>,
+    watches: bool,
+    closes_at_wake: Option<CloseMode>,
     /// How long it thinks before it goes on with a connection that woke.
     ponders: Duration,
     /// Choices of its own.
@@ -184,19 +197,38 @@ impl Keeper {
                 let names = connections.stop_giving();
                 self.greet(connections, names);
             }
-            Command::HandOver => {
-                assert!(connections.may_surrender());
-                connections.begin_to_give();
-                give_all(connections);
-                self.given = connections.surrender_sleepers();
-            }
+            Command::HandOver => self.hand_over(connections),
             Command::Inherit => {
                 let given = std::mem::take(&mut self.given);
-                connections.take_over_sleepers(SleepersFrom::Successor(given), &|_, _| true)?;
-                let names = connections.sleeping();
-                self.greet(connections, names);
+                self.inherit(connections, SleepersFrom::Successor(given))?;
             }
+            Command::Restart if connections.may_surrender() => {
+                self.hand_over(connections);
+                self.inherit(connections, SleepersFrom::Nobody)?;
+            }
+            Command::Restart => {}
+            Command::Watch => self.watches = true,
+            Command::CloseAtWake(mode) => self.closes_at_wake = Some(mode),
         }
+        Ok(())
+    }
+
+    /// Another process has the sleeping connections, and sleeps itself.
+    fn hand_over(&mut self, connections: &mut Simulated) {
+        assert!(connections.may_surrender());
+        connections.begin_to_give();
+        give_all(connections);
+        self.given = connections.surrender_sleepers();
+        self.machine.kernel(|kernel| kernel.catcher.as_mut().expect("they sleep").patience = Patience::Asleep);
+    }
+
+    /// That process is killed. This one has not said until now what wakes it.
+    fn inherit(&mut self, connections: &mut Simulated, from: SleepersFrom) -> Result<()> {
+        let patience = self.machine.kernel(|kernel| kernel.catcher.as_ref().expect("they sleep").patience);
+        assert_eq!(patience, Patience::Asleep, "another process would not be woken");
+        connections.take_over_sleepers(from, &|_, _| true)?;
+        let names = connections.sleeping();
+        self.greet(connections, names);
         Ok(())
     }
 
@@ -262,9 +294,20 @@ impl Driver<Machine> for Keeper {
     }
 
     fn received(&mut self, connections: &mut Simulated, conn: ConnId, data: &mut [u8]) -> Result<Reply> {
-        let collects = self.collects;
+        assert!(self.closes_at_wake.is_none(), "bytes of a connection that it has closed");
+        let (collects, watches) = (self.collects, self.watches);
         let held = self.held(connections, conn);
         assert!(!held.asleep, "bytes of a connection that sleeps");
+        if watches {
+            if data.len() % 2 == 1 {
+                connections.tell_when_sent(conn);
+                return connections.send(conn, data).map(|()| Reply::Nothing);
+            }
+            let (first, second) = data.split_at(50);
+            connections.send(conn, first)?;
+            assert_eq!(connections.watch_pending(conn), first.len(), "what it has sent is pending");
+            return connections.send(conn, second).map(|()| Reply::Nothing);
+        }
         if collects || !held.kept.is_empty() {
             held.kept.extend_from_slice(data);
             if !collects {
@@ -296,11 +339,20 @@ impl Driver<Machine> for Keeper {
         assert!(std::mem::replace(&mut held.asleep, false), "awake twice");
         self.seen.borrow_mut().woke += 1;
         self.machine.kernel(|kernel| kernel.pass(self.ponders));
+        if let Some(mode) = self.closes_at_wake {
+            return connections.close(conn, mode, CloseReason::Local);
+        }
         // What is sent now stands before the reply to the segment that woke it.
         if self.chance.as_mut().is_some_and(|chance| chance.one_in(2)) {
             self.push(connections, conn)?;
         }
         self.meddle(connections)
+    }
+
+    fn sent(&mut self, connections: &mut Simulated, conn: ConnId) -> Result<()> {
+        self.held(connections, conn);
+        self.seen.borrow_mut().sent += 1;
+        Ok(())
     }
 
     fn ended(&mut self, connections: &mut Simulated, conn: ConnId, reason: CloseReason) -> Result<()> {
@@ -431,6 +483,8 @@ impl Night {
             commands,
             collects: false,
             pushes: None,
+            watches: false,
+            closes_at_wake: None,
             ponders,
             chance: meddles.then_some(chance),
             held: HashMap::new(),
@@ -440,12 +494,11 @@ impl Night {
         };
         run_shard(&machine, config, driver);
         let seen = seen.take();
-        let Snapshot {
-            live, opened, closed, asleep, lingering, stale, hibernated, woken_by_peer, woken_by_send, ..
-        } = seen.counters;
+        let Snapshot { live, opened, closed, asleep, lingering, stale, .. } = seen.counters;
+        let Snapshot { hibernated, woken_by_peer, woken_by_send, lost_in_takeover: lost, .. } = seen.counters;
         assert_eq!((live, asleep, lingering, stale), (0, 0, 0, 0));
         assert_eq!((u64::from(seen.opened), seen.ended.len() as u64), (opened, closed));
-        assert_eq!((opened, seen.slept, seen.woke), (closed, hibernated, woken_by_peer + woken_by_send));
+        assert_eq!((opened, seen.slept, seen.woke), (closed + lost, hibernated, woken_by_peer + woken_by_send));
         // A restore takes 16 us, and then the driver is told.
         let least = ponders + if needs_sockets { 16 * MILLI / 1_000 } else { Duration::ZERO };
         let wakes = wakes.read();

@@ -1,6 +1,7 @@
-//! Answers to messages that come together.
+//! Answers to messages that come together, and what of them is pending.
 
 use super::*;
+use crate::support::{eventually, in_own_network};
 
 /// The longest message comes back, also with others behind it in the same receive.
 #[test]
@@ -28,8 +29,8 @@ fn the_longest_message_comes_back_whatever_comes_with_it() {
     server.join().unwrap();
 }
 
-/// Answers `back` with itself, and anything else with as many messages as may be pending; tells how many these are, and when
-/// all was sent.
+/// Answers `back` with itself, a number with a message of so many bytes, and anything else with as many messages as may be
+/// pending; tells how many these are, and when all was sent.
 struct Filling(Sender<usize>);
 
 /// Bytes that may be pending.
@@ -42,6 +43,12 @@ impl WebSocketService for Filling {
     fn text(&mut self, ctx: &mut WebSocketCtx<'_, ()>, conn: ConnId, text: &str) -> Answer {
         if text == "back" {
             return Answer::Back;
+        }
+        if let Ok(bytes) = text.parse() {
+            ctx.send_binary(conn, &vec![7; bytes]);
+            assert!(ctx.pending(conn) > bytes);
+            self.0.send(1).unwrap();
+            return Answer::Nothing;
         }
         let before = ctx.pending(conn);
         let mut sent = 0;
@@ -84,4 +91,26 @@ fn what_is_sent_while_messages_are_handed_on_is_pending() {
     }
     server.stop();
     server.join().unwrap();
+}
+
+/// So it is where the messages are those of sleeping connections, whose answers need no socket, or one that is made for them.
+#[test(Network, Hibernation)]
+fn what_is_sent_to_a_sleeper_is_pending() {
+    in_own_network(|| {
+        let port = free_ports(1);
+        let (sender, told) = channel();
+        let builder = c1m::Server::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
+        let builder = builder.cores(Cores::Count(1)).max_connections(100).hibernate(Duration::from_millis(100));
+        let server = builder.start(move |_| WebSocket::new(Filling(sender.clone()))).unwrap();
+        let asks: Vec<_> = [100, 16 * 1024].map(|bytes| (bytes, Bare::open(port))).into();
+        eventually("both sleep", || server.counters()[0].asleep == 2);
+        for (bytes, mut bare) in asks {
+            bare.say(&text(&bytes.to_string()));
+            assert_eq!(told.recv_timeout(PATIENCE), Ok(1));
+            assert_eq!(bare.hear(), (Opcode::Binary, vec![7; bytes]));
+            assert_eq!(told.recv_timeout(PATIENCE), Ok(0), "all was sent: {bytes}");
+        }
+        server.stop();
+        server.join().unwrap();
+    });
 }

@@ -27,8 +27,8 @@ pub enum Whereabouts {
     Away,
     /// It was away, and has ended. The other process has the list of free entries, and adds this one to it once.
     Over,
-    /// It sleeps, and something is on its way to its peer that only this process can send again. Should this process be
-    /// killed, the connection is lost.
+    /// It sleeps, and something is to be sent to its peer, or was sent and may have to be sent again, that only this process
+    /// has. Should this process be killed, the connection is lost.
     Sending,
 }
 

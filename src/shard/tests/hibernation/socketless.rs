@@ -4,9 +4,18 @@ use super::*;
 
 impl Night {
     /// The same, in which short messages need no socket.
-    fn without_sockets(mut self) -> Night {
+    pub fn without_sockets(mut self) -> Night {
         self.config.hibernation.as_mut().expect("they sleep").socketless = true;
         self
+    }
+
+    /// What was kept for the first connection, which is the one of `peer`, is on its way when the sleepers are handed over
+    /// after a second.
+    fn pushes_as_it_leaves(&self, peer: usize) {
+        self.machine.at(SECOND - MILLI, move |kernel| kernel.delay(peer, 100 * MILLI));
+        self.command(SECOND, Command::Push(1));
+        self.command(SECOND + 10 * MILLI, Command::HandOver);
+        self.machine.at(SECOND + 20 * MILLI, move |kernel| kernel.delay(peer, Duration::ZERO));
     }
 }
 
@@ -119,6 +128,170 @@ fn what_was_sent_goes_before_the_end() {
                 assert_eq!(seen.ended.len(), 1);
             }
         }
+    });
+}
+
+/// How the end of a connection comes about: by its peer, or by a close.
+const ENDS: [Option<CloseMode>; 5] =
+    [None, Some(CloseMode::Graceful), Some(CloseMode::Lingering), Some(CloseMode::Immediate), Some(CloseMode::Abort)];
+
+/// An acknowledgement that comes after its message was recalled counts, and is not taken for a forged one. A connection that
+/// cannot be woken ends with the right number, as soon as its peer is known to have all.
+#[test]
+fn an_acknowledgement_that_comes_late_counts() {
+    const SENT: Duration = SECOND;
+    /// By now the message is recalled. The acknowledgement comes at `COMES`.
+    const RECALLED: Duration = Duration::from_millis(2_200);
+    const COMES: Duration = Duration::from_millis(2_500);
+    with_seeds(4, |seed| {
+        for (how, before) in ENDS.into_iter().flat_map(|how| [(how, true), (how, false)]) {
+            let mut catcher = Catcher::default();
+            catcher.faults.restore = 1;
+            let (night, peer) = one(seed, catcher);
+            night.command(2 * MILLI, Command::Collect);
+            night.say(10 * MILLI, peer, 10);
+            night.machine.at(SENT - MILLI, move |kernel| kernel.delay(peer, COMES - SENT));
+            night.command(SENT, Command::Push(1));
+            night.machine.at(SENT + MILLI, move |kernel| kernel.delay(peer, Duration::ZERO));
+            let ends = if before { RECALLED } else { COMES + 500 * MILLI };
+            match how {
+                Some(mode) => night.command(ends, Command::Close(1, mode)),
+                None => night.machine.at(ends, move |kernel| kernel.fin(peer)),
+            }
+            let (machine, seen) = night.run(4 * SECOND);
+            let told = format!("{how:?} {before}: {:?}", (&seen.ended, seen.counters));
+            assert_eq!((seen.counters.segments_outside, missing(&machine, peer)), (0, 0), "{told}");
+            assert_eq!((seen.counters.woken_by_send, seen.counters.woken_without_socket), (1, 1), "{told}");
+            assert_eq!(seen.counters.bytes_out, 10, "{told}");
+            let [(at, _, reason)] = seen.ended[..] else { panic!("{told}") };
+            assert_eq!(reason, if how.is_none() { CloseReason::PeerClosed } else { CloseReason::Local }, "{told}");
+            // A close in order waits for the acknowledgement, which the FIN of the peer brings along.
+            let waits = before && how.is_some_and(|mode| mode != CloseMode::Abort);
+            let due = if waits { COMES } else { ends };
+            assert!((due..due + 50 * MILLI).contains(&at), "{told}");
+            let (ending, at) =
+                machine.kernel(|kernel| (kernel.sockets[peer].ended.map(|(how, _)| how), kernel.ended(peer)));
+            let expected = if how == Some(CloseMode::Abort) { Ending::Reset } else { Ending::Fin };
+            assert_eq!(ending, Some(expected), "{told}");
+            assert!(at.is_some_and(|at| (due..due + 50 * MILLI).contains(&at)), "at {at:?}, {told}");
+            // Where it goes on, its driver is told that all was sent.
+            assert_eq!(seen.sent, u64::from(!before), "{told}");
+        }
+    });
+}
+
+/// The same where the connection was handed over in between, and comes back.
+#[test]
+fn an_acknowledgement_that_comes_after_a_handover_counts() {
+    with_seeds(4, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 1;
+        let (mut night, peer) = one(seed, catcher);
+        night.share_entries();
+        night.command(2 * MILLI, Command::Collect);
+        night.say(10 * MILLI, peer, 10);
+        night.pushes_as_it_leaves(peer);
+        night.command(2 * SECOND, Command::Inherit);
+        night.machine.at(3 * SECOND, move |kernel| kernel.fin(peer));
+        let (machine, seen) = night.run(4 * SECOND);
+        let Snapshot { segments_outside, lost_in_takeover, .. } = seen.counters;
+        assert_eq!((segments_outside, lost_in_takeover, missing(&machine, peer)), (0, 0, 0));
+        assert_eq!((seen.sent, seen.ended_by(3 * SECOND + 50 * MILLI)), (1, 1), "{:?}", seen.ended);
+    });
+}
+
+/// While a connection is closed at once, and waits for what its peer was sent, it is given up soon if the shard is to end.
+#[test]
+fn the_end_of_a_shard_does_not_wait_long_for_an_acknowledgement() {
+    with_seeds(2, |seed| {
+        let mut catcher = Catcher::default();
+        catcher.faults.restore = 1;
+        let (night, peer) = one(seed, catcher);
+        night.command(2 * MILLI, Command::Collect);
+        night.say(10 * MILLI, peer, 10);
+        night.machine.at(SECOND - MILLI, move |kernel| kernel.cut(peer));
+        night.command(SECOND, Command::Push(1));
+        let (_, seen) = night.run(3 * SECOND);
+        let [(at, ..)] = seen.ended[..] else { panic!("{:?}", seen.ended) };
+        assert!((10 * SECOND..12 * SECOND).contains(&at), "it ended at {at:?}");
+    });
+}
+
+/// What a driver sends in answer to a message of a sleeper is pending, and it is told when all of that was sent: without a
+/// socket, with one that is made for it, and once a slot is free.
+#[test]
+fn a_driver_is_told_when_its_answer_was_sent() {
+    with_seeds(4, |seed| {
+        for (bytes, free) in [100, 101, 1_300, 1_301].into_iter().flat_map(|bytes| [(bytes, true), (bytes, false)]) {
+            let mut catcher = Catcher::default();
+            catcher.faults.restore = usize::from(!free);
+            let (night, peer) = one(seed, catcher);
+            night.command(MILLI, Command::Watch);
+            night.say(SECOND, peer, bytes);
+            night.machine.at(2 * SECOND, |kernel| kernel.catcher.as_mut().expect("they sleep").faults.restore = 0);
+            let (machine, seen) = night.run(4 * SECOND);
+            let told = format!("{bytes} bytes, {free}: {:?}", seen.counters);
+            assert_eq!((seen.sent, missing(&machine, peer)), (1, 0), "{told}");
+            let without = u64::from(bytes < 1_000);
+            assert_eq!((seen.counters.woken_by_peer, seen.counters.woken_without_socket), (1, without), "{told}");
+        }
+    });
+}
+
+/// A driver that closes a connection when it is told of the wake gets nothing of what woke it.
+#[test]
+fn what_woke_a_connection_that_is_closed_is_dropped() {
+    with_seeds(4, |seed| {
+        for mode in [CloseMode::Graceful, CloseMode::Lingering, CloseMode::Immediate, CloseMode::Abort] {
+            let (night, peer) = one(seed, Catcher::default());
+            night.command(MILLI, Command::CloseAtWake(mode));
+            night.say(SECOND, peer, 10);
+            let (_, seen) = night.run(3 * SECOND);
+            let Snapshot { messages, bytes_in, woken_by_peer, woken_without_socket, .. } = seen.counters;
+            assert_eq!((messages, bytes_in, woken_by_peer, woken_without_socket), (0, 0, 1, 1), "{mode:?}");
+            assert_eq!(seen.ended_by(SECOND + 10 * MILLI), 1, "{mode:?}");
+        }
+    });
+}
+
+/// While every slot is taken, a sleeper that talks has its messages without a socket too.
+#[test]
+fn while_no_slot_is_free_the_second_message_needs_none() {
+    with_seeds(4, |seed| {
+        let night = Night::new(seed, 1, 2, Catcher::default()).without_sockets();
+        let [talker, sleeper] = [Duration::ZERO, MILLI].map(|at| night.come(1, at, Duration::ZERO).start);
+        for nth in 0..200 {
+            night.say(10 * MILLI * (nth + 1), talker, 1);
+        }
+        for nth in 0..4 {
+            night.say(SECOND + AFTER / 4 * nth, sleeper, 10);
+        }
+        night.command(SECOND + AFTER, Command::Collect);
+        night.say(SECOND + AFTER + MILLI, sleeper, 2);
+        for nth in 0..2 {
+            night.command(SECOND + AFTER + 20 * MILLI * (nth + 1), Command::PushOne(2));
+        }
+        let (machine, seen) = night.run(2 * SECOND);
+        assert_eq!(missing(&machine, sleeper), 0);
+        let last = machine.kernel(|kernel| *kernel.heard(sleeper).last().expect("it hears something"));
+        assert!(last < SECOND + AFTER + 45 * MILLI, "it waits until {last:?}");
+        let Snapshot { segments_dropped, woken_by_peer, woken_by_send, woken_without_socket, .. } = seen.counters;
+        assert_eq!((segments_dropped, woken_by_peer, woken_by_send, woken_without_socket), (0, 5, 2, 7));
+    });
+}
+
+/// A process that has given its sleepers away says nothing any more of what wakes the one that has them. `inherit` compares.
+#[test]
+fn a_process_without_sleepers_does_not_say_what_wakes() {
+    with_seeds(2, |seed| {
+        let (mut night, peer) = one(seed, Catcher::default());
+        night.share_entries();
+        night.command(2 * MILLI, Command::Collect);
+        night.say(10 * MILLI, peer, 10);
+        night.pushes_as_it_leaves(peer);
+        night.command(2 * SECOND, Command::Inherit);
+        let (machine, _) = night.run(4 * SECOND);
+        assert_eq!(missing(&machine, peer), 0);
     });
 }
 
