@@ -122,7 +122,7 @@ pub fn compare(arguments: &CompareArguments) -> Result<Ended> {
         ));
     }
     let changed = changes::compare(&both.0, &both.1);
-    let remarks = changes::remarks(&both.0.client, &both.1.client);
+    let remarks = changes::remarks(&both.0, &both.1);
     let target = json.as_deref().map(Target::open).transpose()?;
     let shown = print_beside(&target, || Ok(render::compare::text(&changed, &remarks)));
     if let Some(target) = target {
