@@ -26,9 +26,8 @@ use crate::latency::{Latency, PERCENTILES};
 use crate::metrics::http;
 use crate::plan::{Goal, Layers, Ports, Reserve, Role, Routes};
 use crate::protocol::{Exchange, Pattern, Position, Protocol, Purpose, Scratch, Settings, Template, Verdict};
-use crate::render::json;
-use crate::render::{hgrm, text};
-use crate::results::document::{MachineDocument, read_client};
+use crate::render::{hgrm, html, json, text};
+use crate::results::document::{ClientDocument, MachineDocument, read_client};
 use crate::results::merge::merge;
 use crate::token::{ConnId, Token};
 use crate::tune::state::State;
@@ -312,7 +311,7 @@ fn figures(latency: &Latency) -> (u64, u64, u64, [u64; PERCENTILES.len()]) {
 }
 
 /// A file given to `c1m report merge`. A file that is accepted as a result is written and read back the same,
-/// merged with itself it counts everything twice, and it can be shown.
+/// merged with itself it counts everything twice, and it can be shown as text and as a page.
 pub fn results(bytes: &[u8]) {
     let document = match read_client(bytes, "a file") {
         Ok(document) => document,
@@ -320,14 +319,20 @@ pub fn results(bytes: &[u8]) {
     };
     let written = json::text(&document).unwrap();
     assert_eq!(read_client(written.as_bytes(), "a file").unwrap(), document);
-    assert!(text::client(&document).unwrap().contains("requested"));
+    let shows = |client: &ClientDocument| {
+        assert!(text::client(client).unwrap().contains("requested"));
+        assert!(html::page(&html::Run { client, server: None, notes: &[] }).unwrap().contains("requested"));
+    };
+    shows(&document);
     hgrm::write(&document.latencies.connect.latency().unwrap(), &mut Vec::new()).unwrap();
     let named = |machine: &str| MachineDocument { machine: machine.to_owned(), result: document.clone() };
-    // Results of storms are not merged.
-    let Ok(twice) = merge(vec![named("a"), named("b")]) else { return assert!(document.storm.is_some()) };
+    // Results of storms and fan-outs are not merged.
+    let Ok(twice) = merge(vec![named("a"), named("b")]) else {
+        return assert!(document.storm.is_some() || document.fanout.is_some());
+    };
     assert_eq!(twice.live, document.live.saturating_mul(2));
     assert_eq!(twice.latencies.connect.max, document.latencies.connect.max);
-    assert!(text::client(&twice).unwrap().contains("requested"));
+    shows(&twice);
 }
 
 /// The state of an earlier run that `tune --revert` reads. It is refused with an error of one line, or written and

@@ -231,13 +231,24 @@ fn corrected(error: &ConfigError, words: Words) -> String {
                 "give what `c1m client --json` or `c1m demo --json` wrote"
             }
             DocumentProblem::Several(_) => "give each run's result in a file of its own",
-            DocumentProblem::OtherVersion { .. } => "read it with the version that wrote it, or a later one",
+            DocumentProblem::OtherVersion { version, .. } if is_later(version) => {
+                "read it with the version that wrote it, or a later one"
+            }
+            DocumentProblem::OtherVersion { .. } => "read it with the version that wrote it",
             DocumentProblem::NoLog(_) => "give what `c1m client --hlog` wrote",
             DocumentProblem::Storm | DocumentProblem::Fanout => "give results of c1m client",
             DocumentProblem::SameRun(_) => "give each machine's result once",
         },
     };
     cure.to_owned()
+}
+
+/// Whether a version of c1m is later than this one.
+fn is_later(version: &str) -> bool {
+    let numbers = |version: &str| -> Vec<u64> {
+        version.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok()).collect()
+    };
+    numbers(version) > numbers(env!("CARGO_PKG_VERSION"))
 }
 
 fn corrected_tls(what: TlsFile, problem: &TlsProblem) -> &'static str {
@@ -400,6 +411,19 @@ mod tests {
         assert_eq!(*host.reason(), HostReason::Ring(RingReason::Table));
         let line = CommandError::from(error.clone());
         assert_eq!((line.to_string(), line.exit_code()), (error.to_string(), 3));
+    }
+
+    #[test]
+    fn only_what_a_later_version_wrote_is_for_a_later_version() {
+        let line = |version: &str| {
+            let problem = DocumentProblem::OtherVersion { version: version.to_owned(), why: "why".to_owned() };
+            CommandError::from(Error::from(ConfigError::Document { name: "a".to_owned(), problem })).to_string()
+        };
+        for (version, is_later) in [("99.0.0", true), ("0.10.0-rc1", true), ("0.0.9", false), ("", false)] {
+            let line = line(version);
+            assert!(line.contains("read it with the version that wrote it"), "{line}");
+            assert_eq!(line.contains("or a later one"), is_later, "{line}");
+        }
     }
 
     #[test]

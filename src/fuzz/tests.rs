@@ -1,8 +1,9 @@
-//! Each target on its seeds and on bytes like them.
+//! Each target on its seeds and on bytes like them; and the tests that `tests/sanitize` gives Miri are there.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -68,4 +69,17 @@ fn every_target_has_a_property_and_seeds() {
         assert_eq!(text, format!("#![no_main]\n\n{target}\n"));
         assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} is not built");
     }
+}
+
+/// A name that no test's path has would select nothing, and Miri would say nothing of it.
+#[test]
+fn each_name_that_selects_tests_for_miri_is_in_the_path_of_one() {
+    let script = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sanitize")).unwrap();
+    let names = script.split_once("readonly pure=(").unwrap().1.split_once(')').unwrap().0;
+    let listed = Command::new(std::env::current_exe().unwrap()).arg("--list").output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let tests: Vec<&str> = listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let missing: Vec<&str> =
+        names.split_whitespace().filter(|name| !tests.iter().any(|test| test.contains(name))).collect();
+    assert!(missing.is_empty(), "no test has {missing:?} in its path");
 }

@@ -1,9 +1,9 @@
 //! HdrHistogram's interval log (`.hlog`): one line for each interval and tag, with its histogram in the standard V2
 //! compressed form. HistogramLogProcessor, HdrHistogram's plotter and its packages for other languages read it.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Write};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, BufRead, Read, Write};
 use std::time::{Duration, SystemTime};
 
 use hdrhistogram::serialization::V2DeflateSerializer;
@@ -12,6 +12,7 @@ use hdrhistogram::serialization::interval_log::{
 };
 
 use super::{DecodeError, Latency};
+use crate::error::Errno;
 
 /// A latency that a client measures over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -100,25 +101,13 @@ impl Series {
 /// The beginning of the comment that holds the run's identity.
 const RUN: &str = "[Run ";
 
-/// The identities of the runs whose log a file holds. A log of an earlier version has none.
-pub fn runs(text: &[u8]) -> Vec<String> {
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"#"));
-    let words =
-        lines.filter_map(|line| std::str::from_utf8(line).ok()?.trim_end().strip_prefix('#')?.strip_prefix(RUN));
-    words.filter_map(|word| Some(word.strip_suffix(']')?.to_owned())).collect()
-}
-
-/// The comment at the begin of a log that tells how it ends, and the line with which it ends. Without that line something is
+/// The comment at the begin of a log that tells how it ends, and the comment with which it ends. Without that one something is
 /// missing. A log of an earlier version has neither.
 const ENDS: &str = "[The last line of this log is #[End]]";
-const END: &str = "#[End]";
+const END: &str = "[End]";
 
-/// Whether as many logs end in a file as begin there and tell how they end. A file may hold several, one behind the other.
-fn is_whole(text: &[u8]) -> bool {
-    let lines = || text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
-    let ends = lines().filter(|line| *line == END.as_bytes()).count();
-    ends >= lines().filter(|line| line.strip_prefix(b"#") == Some(ENDS.as_bytes())).count()
-}
+/// Bytes of a line at most. The longest histogram takes a third of that.
+const LONGEST_LINE: u64 = 1 << 20;
 
 /// A log that is being written.
 #[derive(Debug)]
@@ -157,7 +146,7 @@ impl<W: Write> Log<W> {
 
     /// Ends and flushes the log, and returns its target.
     pub fn end(mut self) -> io::Result<W> {
-        writeln!(self.into, "{END}")?;
+        writeln!(self.into, "#{END}")?;
         self.into.flush()?;
         Ok(self.into)
     }
@@ -168,26 +157,95 @@ pub fn is_log(text: &[u8]) -> bool {
     text.starts_with(b"#[")
 }
 
-/// Reads a log of this program: each series with its intervals merged.
-pub fn read(text: &[u8]) -> std::result::Result<BTreeMap<Series, Latency>, DecodeError> {
-    let mut all: BTreeMap<Series, Latency> = BTreeMap::new();
-    for entry in IntervalLogIterator::new(text) {
-        let LogEntry::Interval(line) = entry.map_err(|_| DecodeError("it is no interval log"))? else { continue };
-        let series = line.tag().and_then(|tag| Series::of_tag(tag.as_str()));
-        let series = series.ok_or(DecodeError("a tag is not one of this program's, such as connect-0"))?;
-        let piece = Latency::decode(line.encoded_histogram())?;
-        match all.get_mut(&series) {
-            Some(whole) => whole.merge(&piece).map_err(|_| DecodeError("its histograms cannot be merged"))?,
-            None => _ = all.insert(series, piece),
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Its text cannot be read.
+    #[error("it cannot be read to its end: {}", Errno::of(.0))]
+    Io(#[from] io::Error),
+    /// Its text is no log of this program.
+    #[error(transparent)]
+    Content(#[from] DecodeError),
+}
+
+/// A log of this program that is read line by line, however long it is.
+#[derive(Debug)]
+pub struct Reader<R> {
+    from: R,
+    line: Vec<u8>,
+    runs: Vec<String>,
+    /// Logs that begin in the text and tell how they end, and logs that end. A text may hold several, one behind the other.
+    begun: usize,
+    ended: usize,
+    content: DefaultHasher,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// A reader of this text from its begin.
+    pub fn new(from: R) -> Reader<R> {
+        let (line, runs, content) = (Vec::new(), Vec::new(), DefaultHasher::new());
+        Reader { from, line, runs, begun: 0, ended: 0, content }
+    }
+
+    /// The latencies of the next interval and their series; `None` after the last one.
+    pub fn next_interval(&mut self) -> std::result::Result<Option<(Series, Latency)>, LogError> {
+        loop {
+            self.line.clear();
+            if (&mut self.from).take(LONGEST_LINE).read_until(b'\n', &mut self.line)? == 0 {
+                break;
+            }
+            self.content.write(&self.line);
+            self.note();
+            let Some(entry) = IntervalLogIterator::new(&self.line).next() else { continue };
+            let entry = entry.map_err(|_| DecodeError("it is no interval log"))?;
+            if let LogEntry::Interval(line) = entry {
+                let series = line.tag().and_then(|tag| Series::of_tag(tag.as_str()));
+                let series = series.ok_or(DecodeError("a tag is not one of this program's, such as connect-0"))?;
+                return Ok(Some((series, Latency::decode(line.encoded_histogram())?)));
+            }
+        }
+        if self.ended < self.begun {
+            return Err(DecodeError("it is cut off: its last line is missing").into());
+        }
+        Ok(None)
+    }
+
+    /// Takes what a comment tells of its log.
+    fn note(&mut self) {
+        let comment = std::str::from_utf8(&self.line).ok().and_then(|line| line.trim_ascii_end().strip_prefix('#'));
+        match comment {
+            Some(ENDS) => self.begun += 1,
+            Some(END) => self.ended += 1,
+            Some(comment) => {
+                let run = comment.strip_prefix(RUN).and_then(|rest| rest.strip_suffix(']'));
+                self.runs.extend(run.map(str::to_owned));
+            }
+            None => {}
         }
     }
-    if is_whole(text) { Ok(all) } else { Err(DecodeError("it is cut off: its last line is missing")) }
+
+    /// The identities of the runs whose logs were read to the end. A log of an earlier version has none; a hash of the text
+    /// serves as one.
+    pub fn into_runs(self) -> Vec<String> {
+        if self.runs.is_empty() { vec![format!("{:016x}", self.content.finish())] } else { self.runs }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
+
+    /// Each series of a log with its intervals merged, and the runs.
+    fn read(text: &[u8]) -> std::result::Result<(BTreeMap<Series, Latency>, Vec<String>), LogError> {
+        let (mut log, mut all) = (Reader::new(text), BTreeMap::<Series, Latency>::new());
+        while let Some((series, piece)) = log.next_interval()? {
+            all.entry(series).or_insert_with(|| Latency::new().unwrap()).merge(&piece).unwrap();
+        }
+        Ok((all, log.into_runs()))
+    }
 
     fn latency(values: &[u64]) -> Latency {
         let mut latency = Latency::new().unwrap();
@@ -202,7 +260,6 @@ mod tests {
             log.write(*series, latency, Duration::from_secs(second as u64), Duration::from_secs(1)).unwrap();
         }
         log.end().unwrap();
-        assert_eq!(runs(&bytes), ["4f"]);
         bytes
     }
 
@@ -215,7 +272,8 @@ mod tests {
         #[test]
         fn a_written_log_is_read_back(intervals in prop::collection::vec((series(), prop::collection::vec(1u64..9_000_000, 1..9)), 0..8)) {
             let intervals: Vec<_> = intervals.into_iter().map(|(series, values)| (series, latency(&values))).collect();
-            let read = read(&log(&intervals)).unwrap();
+            let (read, runs) = read(&log(&intervals)).unwrap();
+            prop_assert_eq!(runs, ["4f"]);
             for (series, whole) in &read {
                 let mut together = Latency::new().unwrap();
                 for (_, piece) in intervals.iter().filter(|(one, _)| one == series) {
@@ -250,6 +308,22 @@ mod tests {
         assert!(read(&[&whole[..], &whole].concat()).is_ok() && read(&[&cut[..], &whole].concat()).is_err());
         let earlier = lines.iter().filter(|line| !line.starts_with(b"#[The last") && !line.starts_with(b"#[End"));
         assert!(read(&earlier.copied().collect::<Vec<_>>().concat()).is_ok(), "one of an earlier version");
+    }
+
+    /// A log of an earlier version does not name its run, and is known by its text.
+    #[test]
+    fn a_log_that_names_no_run_is_known_by_its_text() {
+        let runs = |text: &str| read(text.as_bytes()).unwrap().1;
+        assert_eq!(runs("#[a]\n#[b]\n"), runs("#[a]\n#[b]\n"));
+        assert_ne!(runs("#[a]\n#[b]\n"), runs("#[a]\n#[c]\n"));
+        assert_eq!(runs("#[Run 4f]\n#[b]\n#[Run 50]\n"), ["4f", "50"]);
+    }
+
+    /// A device without an end has no lines.
+    #[test]
+    fn a_line_without_an_end_is_refused() {
+        let mut log = Reader::new(io::BufReader::new(io::repeat(b'#')));
+        assert!(log.next_interval().unwrap_err().to_string().contains("no interval log"));
     }
 
     #[test]

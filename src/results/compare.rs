@@ -1,4 +1,4 @@
-//! The change from one result to another: ratios, with the range that the shards' figures permit.
+//! The change from one result to another: ratios, with the range that the figures of the results' parts permit.
 
 use serde::Serialize;
 
@@ -24,7 +24,8 @@ pub enum Unit {
 pub struct Figure {
     /// The figure of the whole result.
     pub value: f64,
-    /// The lowest and the highest figure of its shards, or of its machines; `None` where they have no such figure.
+    /// The lowest and the highest figure of its shards, of its machines, or of its publications; `None` where fewer than two
+    /// have such a figure.
     pub range: Option<(f64, f64)>,
 }
 
@@ -48,7 +49,7 @@ pub struct Change {
     pub after: Figure,
     /// The later figure divided by the earlier one; `None` if the earlier one is 0.
     pub ratio: Option<f64>,
-    /// The lowest and the highest ratio between any shard before and any shard after.
+    /// The lowest and the highest ratio between any part before and any part after.
     pub ratio_range: Option<(f64, f64)>,
 }
 
@@ -61,7 +62,7 @@ impl Change {
         Change { figure: figure.into(), unit, before, after, ratio: per(after.value, before.value), ratio_range }
     }
 
-    /// Whether the figure changed by more than the shards differ; `None` without a range.
+    /// Whether the figure changed by more than the parts differ; `None` without a range.
     pub fn is_beyond_range(&self) -> Option<bool> {
         self.ratio_range.map(|(least, most)| least > 1.0 || most < 1.0)
     }
@@ -102,9 +103,14 @@ pub fn compare(before: &Results, after: &Results) -> Vec<Change> {
     changes
 }
 
-/// What a reader of the changes must know: that the runs did different things, and what is not compared.
-pub fn remarks(before: &ClientDocument, after: &ClientDocument) -> Vec<String> {
-    let mut remarks = Vec::new();
+/// What a reader of the changes must know: that the runs did different things, what is not compared, and which ranges are not
+/// over shards or machines.
+pub fn remarks(before: &Results, after: &Results) -> Vec<String> {
+    let mut remarks: Vec<String> = one_sided(before, after).collect();
+    let (before, after) = (&before.client, &after.client);
+    if before.fanout.is_some() && after.fanout.is_some() {
+        remarks.push("ranges of receipts and of the last subscriber are over the publications".to_owned());
+    }
     let (did, does) = (kind(before), kind(after));
     if did != does {
         remarks
@@ -132,6 +138,21 @@ pub fn remarks(before: &ClientDocument, after: &ClientDocument) -> Vec<String> {
         remarks.push(format!("echo latencies are those of {did} before, and of {does} after: they are not compared"));
     }
     remarks
+}
+
+/// What only one of the results has, and is not compared.
+fn one_sided(before: &Results, after: &Results) -> impl Iterator<Item = String> {
+    let parts: [(&str, Of<Results, bool>); 4] = [
+        ("the result of a server", |one| one.server.is_some()),
+        ("latencies of connects", |one| one.client.latencies.connect.count > 0),
+        ("latencies of retransmitted connects", |one| one.client.latencies.retransmitted.count > 0),
+        ("latencies of echoes", |one| one.client.latencies.echo.count > 0),
+    ];
+    parts.into_iter().filter_map(move |(what, has)| match (has(before), has(after)) {
+        (true, false) => Some(format!("only before has {what}: nothing is compared with it")),
+        (false, true) => Some(format!("only after has {what}: nothing is compared with it")),
+        _ => None,
+    })
 }
 
 /// What a run did.
@@ -164,30 +185,29 @@ fn totals(before: &ClientDocument, after: &ClientDocument) -> Vec<Change> {
     figures.map(|(name, unit, of)| Change::of(name, unit, Figure::whole(of(before)), Figure::whole(of(after)))).to_vec()
 }
 
-/// The figures of two fan-outs, with the range over their publications.
+/// The figures of two fan-outs. Times have a range over the publications that somebody received. Counts are sums over all
+/// publications, and have none.
 fn receipts(before: &FanoutDocument, after: &FanoutDocument) -> Vec<Change> {
-    type Both = (&'static str, Of<FanoutDocument, u64>, Of<PublicationDocument, u64>);
-    let times: [Both; 4] = [
+    type Time = (&'static str, Of<FanoutDocument, u64>, Of<PublicationDocument, u64>);
+    let times: [Time; 4] = [
         ("receipt p50", |all| all.latency.p50, |one| one.p50),
         ("receipt p99", |all| all.latency.p99, |one| one.p99),
         ("receipt p99.9", |all| all.latency.p999, |one| one.p999),
         ("last subscriber", |all| all.longest_us, |one| one.last_us),
     ];
-    let counts: [Both; 2] = [
-        ("missed", |all| all.sum.missed, |one| one.receipts.missed),
-        ("twice", |all| all.sum.twice, |one| one.receipts.twice),
-    ];
-    let times = times.into_iter().map(|figure| (Unit::Microseconds, figure));
-    let all = times.chain(counts.into_iter().map(|figure| (Unit::Count, figure)));
-    let change = |(unit, (name, of_all, of_one)): (Unit, Both)| {
+    let counts: [(&str, Of<FanoutDocument, u64>); 2] =
+        [("missed", |all| all.sum.missed), ("twice", |all| all.sum.twice)];
+    let times = times.map(|(name, of_all, of_one)| {
         let figure = |fanout: &FanoutDocument| {
-            let each = || fanout.publications.iter().filter(|one| one.receipts.received > 0).map(of_one);
-            let range = each().min().zip(each().max()).map(|(least, most)| (least as f64, most as f64));
-            Figure { value: of_all(fanout) as f64, range }
+            let received = fanout.publications.iter().filter(|one| one.receipts.received > 0);
+            Figure { value: of_all(fanout) as f64, range: range(received.map(|one| of_one(one) as f64)) }
         };
-        Change::of(name, unit, figure(before), figure(after))
-    };
-    all.map(change).collect()
+        Change::of(name, Unit::Microseconds, figure(before), figure(after))
+    });
+    let counts = counts.map(|(name, of)| {
+        Change::of(name, Unit::Count, Figure::whole(of(before) as f64), Figure::whole(of(after) as f64))
+    });
+    times.into_iter().chain(counts).collect()
 }
 
 fn percentiles(name: &str, (before, after): (&ClientDocument, &ClientDocument), which: LatencyOf) -> Vec<Change> {
@@ -219,7 +239,11 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::latency::Latency;
+    use crate::results::ReceiptsDocument;
     use proptest::prelude::*;
 
     fn figure() -> impl Strategy<Value = Figure> {
@@ -242,6 +266,62 @@ mod tests {
             let same = Change::of("it", Unit::Count, before, before);
             prop_assert_eq!((same.ratio, same.is_beyond_range()), (Some(1.0), Some(false)));
         }
+    }
+
+    /// A publication that so many subscribers got and so many missed, the last one after so long.
+    fn publication(received: u64, missed: u64, last_us: u64) -> PublicationDocument {
+        PublicationDocument {
+            number: 0,
+            intended_seconds: Some(0.0),
+            said_after_us: 0,
+            receipts: ReceiptsDocument { expected: received + missed, received, missed, ..Default::default() },
+            last_us,
+            p50: last_us,
+            p90: last_us,
+            p99: last_us,
+            p999: last_us,
+            p9999: last_us,
+        }
+    }
+
+    fn fanout(publications: Vec<PublicationDocument>) -> FanoutDocument {
+        let mut latency = Latency::new().unwrap();
+        publications.iter().for_each(|one| latency.record(Duration::from_micros(one.last_us)));
+        let sum = |of: Of<ReceiptsDocument, u64>| publications.iter().map(|one| of(&one.receipts)).sum();
+        FanoutDocument {
+            subscribers: 9,
+            publishers: 1,
+            payload_bytes: 64,
+            period_seconds: 1.0,
+            wait_seconds: 1.0,
+            exact: false,
+            published: publications.len() as u64,
+            not_published: 0,
+            sum: ReceiptsDocument { missed: sum(|one| one.missed), twice: sum(|one| one.twice), ..Default::default() },
+            foreign: 0,
+            to_publishers: 0,
+            longest_us: publications.iter().map(|one| one.last_us).max().unwrap_or(0),
+            latency: LatencyDocument::of(&latency).unwrap(),
+            lateness: None,
+            publications,
+        }
+    }
+
+    #[test]
+    fn times_of_a_fan_out_have_ranges_over_several_publications_and_sums_have_none() {
+        let several = fanout(vec![publication(9, 0, 100), publication(7, 2, 300), publication(0, 9, 0)]);
+        let one = fanout(vec![publication(8, 1, 200)]);
+        let change = |before: &FanoutDocument, after: &FanoutDocument, name: &str| {
+            receipts(before, after).into_iter().find(|change| change.figure == name).unwrap()
+        };
+        let same = change(&several, &several, "receipt p50");
+        assert_eq!((same.before.range, same.is_beyond_range()), (Some((100.0, 300.0)), Some(false)));
+        // One publication says nothing of how much publications differ.
+        let faster = change(&several, &one, "last subscriber");
+        assert_eq!((faster.after.range, faster.is_beyond_range()), (None, None));
+        let missed = change(&several, &one, "missed");
+        assert_eq!((missed.before.value, missed.after.value), (11.0, 1.0));
+        assert_eq!((missed.before.range, missed.is_beyond_range()), (None, None));
     }
 
     #[test]

@@ -360,15 +360,21 @@ fn results(mut value: Value) -> std::result::Result<Results, DocumentProblem> {
         return Err(no_result(format!("it is {other}, and has no client's figures")));
     }
     // The document of a foreign server has other fields, and is left out.
-    let server: Option<ServerDocument> =
-        value.get_mut("server").map(Value::take).and_then(|part| serde_json::from_value(part).ok());
+    let is_ours = |part: &Value| ["accepted", "shards"].into_iter().all(|field| part.get(field).is_some());
+    let server = value.get_mut("server").map(Value::take).filter(is_ours);
     let client = client.unwrap_or(value);
     let version = client.pointer("/about/version").and_then(Value::as_str).map(one_line);
+    let other_version = version.filter(|version| version != env!("CARGO_PKG_VERSION"));
+    let refused = |what: &str, e: serde_json::Error| match &other_version {
+        Some(version) => DocumentProblem::OtherVersion { version: version.clone(), why: one_line(&e.to_string()) },
+        None => no_result(format!("{what}: {e}")),
+    };
     let client: ClientDocument =
-        serde_json::from_value(client).map_err(|e| match version.filter(|it| it != env!("CARGO_PKG_VERSION")) {
-            Some(version) => DocumentProblem::OtherVersion { version, why: one_line(&e.to_string()) },
-            None => no_result(format!("it is not the result of a client: {e}")),
-        })?;
+        serde_json::from_value(client).map_err(|e| refused("it is not the result of a client", e))?;
+    let server: Option<ServerDocument> = server
+        .map(serde_json::from_value)
+        .transpose()
+        .map_err(|e| refused("its server is not the result of a server", e))?;
     client.check().map_err(no_result)?;
     server.as_ref().map_or(Ok(()), ServerDocument::check).map_err(|why| no_result(format!("its server: {why}")))?;
     Ok(Results { client, server })

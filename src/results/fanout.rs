@@ -156,7 +156,7 @@ pub struct FanoutDocument {
 }
 
 /// Counts of subscribers and receipts. `expected` is `received + lost + missed`, unless the run was stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReceiptsDocument {
     /// Subscribers that were live when it was published.
     pub expected: u64,

@@ -1,13 +1,14 @@
 //! Interval logs of several machines merged into one document of latencies.
 
 use std::collections::BTreeMap;
+use std::io::BufRead;
 
 use serde::Serialize;
 
 use super::document::LatencyDocument;
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::latency::Latency;
-use crate::latency::log::{self, Measure, Series};
+use crate::latency::log::{LogError, Measure, Reader};
 
 /// The latencies of several machines, by measure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,41 +28,54 @@ pub struct LogDocument {
     pub measures: BTreeMap<Measure, LatencyDocument>,
 }
 
-/// The latencies of a machine.
-pub type MachineLog = BTreeMap<Series, Latency>;
-
-/// Reads a log. `name` is the name of the text's source, for errors.
-pub fn read(text: &[u8], name: &str) -> Result<MachineLog> {
-    log::read(text).map_err(|why| {
-        let problem = DocumentProblem::NoLog(why.to_string());
-        ConfigError::Document { name: name.to_owned(), problem }.into()
-    })
+/// What the log of a machine holds.
+#[derive(Debug, Clone)]
+pub struct MachineLog {
+    /// The latencies of all intervals by measure, those of all shards and publications together.
+    pub measures: Measures,
+    /// Identities of the runs.
+    pub runs: Vec<String>,
 }
 
-/// Identities of the runs that a log holds. A log of an earlier version has none; its content serves as one.
-pub fn identities(text: &[u8]) -> Vec<String> {
-    let runs = log::runs(text);
-    if runs.is_empty() { vec![String::from_utf8_lossy(text).into_owned()] } else { runs }
+/// Latencies by measure. A log may have a hundred thousand series, each of which would take a histogram's memory.
+pub type Measures = BTreeMap<Measure, Latency>;
+
+/// Reads a log. `name` is the name of the text's source, for errors.
+pub fn read(text: impl BufRead, name: &str) -> Result<MachineLog> {
+    let (mut log, mut measures) = (Reader::new(text), Measures::new());
+    let no_log = |why: LogError| {
+        let problem = DocumentProblem::NoLog(why.to_string());
+        ConfigError::Document { name: name.to_owned(), problem }
+    };
+    while let Some((series, piece)) = log.next_interval().map_err(no_log)? {
+        add(&mut measures, series.measure, &piece)?;
+    }
+    Ok(MachineLog { measures, runs: log.into_runs() })
+}
+
+fn add(measures: &mut Measures, measure: Measure, latency: &Latency) -> Result<()> {
+    match measures.get_mut(&measure) {
+        Some(sum) => sum.merge(latency),
+        None => {
+            measures.insert(measure, latency.clone());
+            Ok(())
+        }
+    }
 }
 
 /// Merges logs, each with the name of its machine.
-pub fn merge(logs: &[(String, MachineLog)]) -> Result<LogsDocument> {
-    let machine = |(machine, log): &(String, MachineLog)| {
-        Ok(LogDocument { machine: machine.clone(), measures: measures(log.iter())? })
-    };
-    let machines = logs.iter().map(machine).collect::<Result<_>>()?;
-    Ok(LogsDocument { measures: measures(logs.iter().flat_map(|(_, log)| log))?, machines })
+pub fn merge(logs: Vec<(String, MachineLog)>) -> Result<LogsDocument> {
+    let mut all = Measures::new();
+    for (_, log) in &logs {
+        log.measures.iter().try_for_each(|(measure, latency)| add(&mut all, *measure, latency))?;
+    }
+    let machine =
+        |(machine, log): (String, MachineLog)| Ok(LogDocument { machine, measures: documents(&log.measures)? });
+    Ok(LogsDocument { measures: documents(&all)?, machines: logs.into_iter().map(machine).collect::<Result<_>>()? })
 }
 
-fn measures<'a>(series: impl Iterator<Item = (&'a Series, &'a Latency)>) -> Result<BTreeMap<Measure, LatencyDocument>> {
-    let mut all: BTreeMap<Measure, Latency> = BTreeMap::new();
-    for (one, latency) in series {
-        match all.get_mut(&one.measure) {
-            Some(sum) => sum.merge(latency)?,
-            None => _ = all.insert(one.measure, latency.clone()),
-        }
-    }
-    all.iter().map(|(measure, latency)| Ok((*measure, LatencyDocument::of(latency)?))).collect()
+fn documents(measures: &Measures) -> Result<BTreeMap<Measure, LatencyDocument>> {
+    measures.iter().map(|(measure, latency)| Ok((*measure, LatencyDocument::of(latency)?))).collect()
 }
 
 impl LogsDocument {

@@ -6,15 +6,19 @@
 //! of connections of all ramps divided by the longest ramp; it is the rate of all machines together only if their
 //! ramps began together. The merged result is complete if every machine's result is.
 
+use std::collections::BTreeMap;
+use std::slice;
+
 use super::document::{ClientDocument, Latencies, LatencyDocument, LatencyOf, MachineDocument};
 use super::{AuditResult, EchoSource, HibernationDocument, TlsDocument};
 use crate::error::{ConfigError, DocumentProblem, Result};
 use crate::failure::Causes;
 use crate::host::NetCounters;
 
-/// Merges results, each with the name of its machine. A result that was merged before contributes its machines.
-/// Without any result the merged result is empty. A storm's result is refused with a `ConfigError`, as the stages of
-/// several storms do not coincide, and so is that of a fan-out, as its latencies are measured by one clock.
+/// Merges results, each with the name of its machine. A result that was merged before contributes its machines; where
+/// several machines have one name, the name of their merged result comes before it. Without any result the merged result is
+/// empty. A storm's result is refused with a `ConfigError`, as the stages of several storms do not coincide, and so is that
+/// of a fan-out, as its latencies are measured by one clock.
 pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
     if let Some(storm) = results.iter().find(|machine| machine.result.storm.is_some()) {
         let name = storm.machine.clone();
@@ -65,13 +69,26 @@ pub fn merge(results: Vec<MachineDocument>) -> Result<ClientDocument> {
         tls: TlsDocument::merged(parts.iter().filter_map(|part| part.tls.as_ref()))?,
         timeline: None,
         about: None,
-        machines: results.into_iter().flat_map(machines).collect(),
+        machines: machines(results),
     })
 }
 
-fn machines(mut result: MachineDocument) -> Vec<MachineDocument> {
-    let own = std::mem::take(&mut result.result.machines);
-    if own.is_empty() { vec![result] } else { own }
+/// The machines of all results, each with a name of its own.
+fn machines(results: Vec<MachineDocument>) -> Vec<MachineDocument> {
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for one in &results {
+        let own: &[MachineDocument] = &one.result.machines;
+        let own = if own.is_empty() { slice::from_ref(one) } else { own };
+        own.iter().for_each(|machine| *times.entry(machine.machine.clone()).or_default() += 1);
+    }
+    let machines = |mut one: MachineDocument| {
+        let mut own = std::mem::take(&mut one.result.machines);
+        for machine in own.iter_mut().filter(|machine| times[&machine.machine] > 1) {
+            machine.machine = format!("{}/{}", one.machine, machine.machine);
+        }
+        if own.is_empty() { vec![one] } else { own }
+    };
+    results.into_iter().flat_map(machines).collect()
 }
 
 /// Sums numbers from files, which may have any value. A sum that overflows stays at `u64::MAX`.
@@ -304,6 +321,19 @@ mod tests {
             let at = at.index(text.len());
             text[at] = byte;
             let _ = read_client(&text, "a file");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4))]
+
+        /// Two merged results may each have a machine of one name.
+        #[test]
+        fn machines_of_one_name_are_told_apart(a in result(), b in result()) {
+            let [one, other] = [&a, &b].map(|result| merge(vec![named("a", result), named("own", result)]).unwrap());
+            let all = merge(vec![named("one", &one), named("other", &other), named("own", &b), named("c", &b)]).unwrap();
+            let names: Vec<&str> = all.machines.iter().map(|machine| machine.machine.as_str()).collect();
+            prop_assert_eq!(names, ["one/a", "one/own", "other/a", "other/own", "own", "c"]);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The course of a run: samples over time and the latencies of its connects, both bounded in number. When a run
-//! outlasts the samples, it keeps every second sample, then every fourth.
+//! has too many samples, it keeps every second one, then every fourth.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::latency::Latency;
 use crate::stats::ProgressSnapshot;
 
 /// Samples over time that a result keeps: 75 seconds of four a second, 100 bytes each and as much for
-/// each shard. A longer run keeps every second one, and then every fourth.
+/// each shard. A run that has more keeps every second one, and then every fourth.
 const TIMELINE_SAMPLES: usize = 300;
 
 /// Phases that a result keeps; a steered run that has more keeps the first ones and the last.
@@ -212,14 +212,18 @@ impl Timeline {
         self.phases.push(PhaseSpan { phase, start, end });
     }
 
-    /// Keeps every second sample, and the last one.
+    /// Keeps every second sample, and the last one. Where samples at the interval alone would be too many, it doubles: not
+    /// where the ends of many phases have added theirs.
     fn thin(&mut self) {
-        self.interval_seconds *= 2.0;
         let last = self.samples.len() - 1;
         let mut at = 0..;
         self.samples.retain(|_| at.next().is_some_and(|at| at % 2 == 0 || at == last));
-        self.connects.iter_mut().for_each(|connects| connects.interval /= 2);
-        self.gather();
+        let span = self.samples.last().map_or(0.0, |last| last.seconds);
+        if span > self.interval_seconds * (TIMELINE_SAMPLES / 2) as f64 {
+            self.interval_seconds *= 2.0;
+            self.connects.iter_mut().for_each(|connects| connects.interval /= 2);
+            self.gather();
+        }
     }
 
     /// Merges the connects of each interval. The shards' connects arrive less than a second late.
@@ -354,6 +358,21 @@ mod tests {
             let ascending = timeline.connects.windows(2).all(|pair| pair[0].interval < pair[1].interval);
             prop_assert!(ascending);
         }
+    }
+
+    /// Each word to a steered run makes two phases, and the end of each has a sample.
+    #[test]
+    fn many_phases_leave_the_interval_as_long_as_the_run_demands() {
+        let mut timeline = Timeline::begin(0.0);
+        let end = |phase: u32| f64::from(phase) * 0.5;
+        for phase in 1..=6_000 {
+            timeline.phase("hold".to_owned(), end(phase - 1), end(phase));
+            timeline.add(sample(end(phase)));
+        }
+        assert_eq!(timeline.check(), Ok(()));
+        let longest = 2.0 * end(6_000) / (TIMELINE_SAMPLES / 2) as f64;
+        assert!(timeline.interval_seconds <= longest, "{} s", timeline.interval_seconds);
+        assert!(timeline.samples.len() <= TIMELINE_SAMPLES);
     }
 
     #[test]

@@ -176,6 +176,7 @@ fn results_can_be_shown_and_not_merged() {
     assert!(std::fs::read_to_string(page).unwrap().contains(">Receipt latency</h2>"));
     let compared = run(&format!("report compare {json} {later}"));
     assert!(compared.out.contains("receipt p99") && compared.out.contains("last subscriber"), "{}", compared.out);
+    assert!(compared.out.contains("of the last subscriber are over the publications\n"), "{}", compared.out);
     run(&format!("report merge {json}")).fails_with(2, &["is the result of a fan-out"]);
     let mut client: serde_json::Value = document(&later);
     client.as_object_mut().unwrap().remove("fanout");

@@ -1,10 +1,11 @@
 //! Pages, interval logs and comparisons agree with the result of the same run.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use c1m::internal::format;
 use c1m::internal::latency::Latency;
-use c1m::internal::latency::log::{self, Measure, Series};
+use c1m::internal::latency::log::{Measure, Reader, Series};
 use serde_json::Value;
 
 use crate::support::*;
@@ -70,7 +71,11 @@ fn check_timeline(result: &Value, phases: &[&str]) {
 
 /// Checks that an interval log holds the latencies of each shard.
 fn check_log(log: &Path, result: &Value) {
-    let read = log::read(text(log).as_bytes()).unwrap();
+    let text = text(log);
+    let (mut log, mut read) = (Reader::new(text.as_bytes()), BTreeMap::<Series, Latency>::new());
+    while let Some((series, piece)) = log.next_interval().unwrap() {
+        read.entry(series).or_insert_with(|| Latency::new().unwrap()).merge(&piece).unwrap();
+    }
     let echo = if result["echo_source"] == "audits" { Measure::Audit } else { Measure::Echo };
     for (shard, part) in result["shards"].as_array().unwrap().iter().enumerate() {
         for (measure, name) in [(Measure::Connect, "connect_latency_us"), (echo, "echo_latency_us")] {

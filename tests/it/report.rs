@@ -1,7 +1,10 @@
 //! Results are read back and merged.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use c1m::internal::latency::Latency;
+use c1m::internal::latency::log::{Log, Measure, Series};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -222,6 +225,76 @@ fn standard_input_is_a_result_too() {
     assert!(finished.out.contains("50 requested = 50 live"), "{}", finished.out);
 }
 
+/// An interval log in which one latency was measured: its head, the line of that latency with the tag `receipt-0`, its end.
+fn log_of_one() -> [String; 3] {
+    let (mut text, mut latency) = (Vec::new(), Latency::new().unwrap());
+    latency.record(Duration::from_micros(300));
+    let mut log = Log::begin(&mut text, SystemTime::now(), "a test", "4f").unwrap();
+    let series = Series { measure: Measure::Receipt, number: 0 };
+    log.write(series, &latency, Duration::ZERO, Duration::from_secs(1)).unwrap();
+    log.end().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let (head, rest) = text.split_at(text.find("Tag=").unwrap());
+    let (line, end) = rest.split_at(rest.find('\n').unwrap() + 1);
+    [head, line, end].map(str::to_owned)
+}
+
+/// The log of a fan-out has a series for each publication, a hundred thousand at most.
+#[test]
+fn a_log_of_many_series_takes_the_memory_of_a_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fanout.hlog");
+    let [head, line, end] = log_of_one();
+    let lines: String = (0..2_500).map(|number| line.replacen("receipt-0", &format!("receipt-{number}"), 1)).collect();
+    std::fs::write(&file, [head, lines, end].concat()).unwrap();
+    let mut command = c1m_after("ulimit -v 262144");
+    command.args(["report", "merge"]).arg(&file);
+    let finished = Running::start(command).wait();
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    assert!(finished.out.contains("2,500"), "{}", finished.out);
+}
+
+/// A run of many hours has a long log.
+#[test]
+fn a_log_may_have_any_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("long.hlog");
+    let [head, line, end] = log_of_one();
+    let comments = format!("#{}\n", "-".repeat(1 << 16)).repeat(65 << 4);
+    std::fs::write(&file, [head, comments, line, end].concat()).unwrap();
+    assert!(std::fs::metadata(&file).unwrap().len() > 65 << 20);
+    let finished = run(&format!("report merge {}", file.display()));
+    assert_eq!((finished.code(), finished.err.as_str()), (0, ""), "{}", finished.out);
+    assert!(finished.out.contains("receipt latency"), "{}", finished.out);
+}
+
+/// A server's result is refused as a client's is. Of another program's server nothing is known.
+#[test]
+fn a_servers_result_is_doubted_and_told_of_where_it_is_not_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let [demo, wrong, client, page] = ["demo.json", "wrong.json", "client.json", "page.html"].map(path);
+    assert_eq!(run(&format!("demo --connections 20 --hold 0s {} --json {demo}", at(free_ports(1), 1))).code(), 0);
+    let sound: Value = document(&demo);
+    for (field, value, words) in [
+        ("resident_bytes", json!(-1), "its server is not the result of a server: invalid value: integer `-1`"),
+        ("refused_for_memory", json!(1), "its server: its numbers do not add up: refused_for_memory is 1"),
+    ] {
+        let mut document = sound.clone();
+        document["server"][field] = value;
+        std::fs::write(&wrong, document.to_string()).unwrap();
+        run(&format!("report html {wrong} -o {page}")).fails_with(2, &[&wrong, words]);
+    }
+    let mut foreign = sound.clone();
+    foreign["server"] = json!({ "requests": -1 });
+    foreign["client"]["about"]["run_id"] = json!("another");
+    std::fs::write(&client, foreign.to_string()).unwrap();
+    assert_eq!(run(&format!("report html {client} -o {page}")).code(), 0);
+    let compared = run(&format!("report compare {demo} {client}"));
+    assert_eq!(compared.code(), 0, "{}", compared.err);
+    assert!(compared.out.contains("only before has the result of a server: "), "{}", compared.out);
+}
+
 fn first_word(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()
 }
@@ -280,6 +353,6 @@ fn a_file_that_is_no_result_is_named_with_what_is_wrong() {
     assert_eq!(run(&format!("report merge {}", marked.display())).code(), 0);
     std::fs::write(&marked, "#[Histogram log format version 1.3]\n").unwrap();
     run(&format!("report html {} -o x", marked.display())).fails_with(2, &["is an interval log", "`c1m report merge`"]);
-    run("report merge /dev/zero").fails_with(2, &["/dev/zero", "too large"]);
+    run("report merge /dev/zero").fails_with(2, &["/dev/zero", "it is not JSON"]);
     run(&format!("report merge {sound} --json /nonexistent/x.json")).fails_with(2, &["/nonexistent/x.json", "ENOENT"]);
 }

@@ -147,8 +147,9 @@ impl Ranged for Scale {
     type FormatOption = DefaultFormatting;
     type ValueType = f64;
 
+    /// A value beyond the axis is drawn at its end. A file may tell of phases that no drawing reaches.
     fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
-        let share = (value - self.0.low) / (self.0.high - self.0.low);
+        let share = ((value - self.0.low) / (self.0.high - self.0.low)).clamp(0.0, 1.0);
         first + (share * f64::from(last - first)).round() as i32
     }
 
@@ -210,7 +211,7 @@ impl Chart {
     fn draw_bands(&self, chart: &mut Context) -> std::result::Result<(), Failed> {
         let every_other = self.bands.iter().skip(1).step_by(2);
         let fields = every_other.map(|band| {
-            let corners = [(band.start, self.y.low), (band.end.min(self.x.high), self.y.high)];
+            let corners = [(band.start, self.y.low), (band.end, self.y.high)];
             Rectangle::new(corners, Ink::Band.colour().filled())
         });
         chart.draw_series(fields)?;
@@ -252,7 +253,7 @@ impl Chart {
         let mut free = i32::MIN;
         for band in &self.bands {
             let (left, top) = chart.backend_coord(&(band.start, self.y.high));
-            let (right, _) = chart.backend_coord(&(band.end.min(self.x.high), self.y.high));
+            let (right, _) = chart.backend_coord(&(band.end, self.y.high));
             let rule = ShapeStyle::from(Ink::Rule.colour()).stroke_width(UNITS_PER_PIXEL as u32);
             area.draw(&PathElement::new(vec![(left, top - 6 * UNITS_PER_PIXEL), (left, top)], rule))?;
             let width = (band.name.chars().count() as f64 * f64::from(LETTERS * UNITS_PER_PIXEL) * LETTER_WIDTH) as i32;
@@ -275,6 +276,14 @@ mod tests {
     fn no_two_roles_share_a_colour() {
         let colours: BTreeSet<_> = Ink::every().map(|ink| ink.colour().0).collect();
         assert_eq!(colours.len(), Ink::every().count());
+    }
+
+    #[test]
+    fn what_lies_far_beyond_an_axis_is_drawn_at_its_end() {
+        let mut chart = Chart::new(Axis::time(10.0), Axis::counts(10.0));
+        chart.bands.push(Band { name: "late".to_owned(), start: 9e8, end: 1e9 });
+        chart.lines.push(Line { ink: Ink::All, width: 2.0, points: vec![(-1e300, 0.0), (1e300, f64::NAN)] });
+        assert!(chart.svg().unwrap().trim_end().ends_with("</svg>"));
     }
 
     #[test]

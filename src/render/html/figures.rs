@@ -212,17 +212,18 @@ impl<'a> OverTime<'a> {
         Some(figure)
     }
 
-    /// A line for each known process or host of each track.
+    /// A line for each known process or host of each track. Machines of different tracks may have one name.
     fn processes(&self, of: impl Fn(&Sample) -> Vec<(&'static str, Option<f64>)>) -> Vec<NamedLine> {
         let mut all: Vec<NamedLine> = Vec::new();
         for track in &self.tracks {
+            let first = all.len();
             for sample in &track.timeline.samples {
                 for (what, value) in of(sample) {
                     let Some(value) = value else { continue };
                     let name =
                         if track.name.is_empty() { what.to_owned() } else { format!("{what} of {}", track.name) };
                     let point = (track.offset + sample.seconds, value);
-                    match all.iter_mut().find(|(known, _)| *known == name) {
+                    match all[first..].iter_mut().find(|(known, _)| *known == name) {
                         Some((_, points)) => points.push(point),
                         None => all.push((name, vec![point])),
                     }
@@ -343,4 +344,27 @@ fn curve(latency: &Latency) -> Vec<(f64, f64)> {
     let mut points: Vec<_> = inner.filter(|(at, _)| *at < end).collect();
     points.push((end, place(latency.max())));
     points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Timeline;
+
+    #[test]
+    fn machines_of_one_name_have_a_line_each() {
+        let timeline = |resident_bytes| {
+            let mut timeline = Timeline::begin(0.0);
+            let client = ProcessSample { resident_bytes, ..ProcessSample::default() };
+            timeline.add(Sample { seconds: 1.0, shards: Vec::new(), client, server: None, host: None });
+            timeline
+        };
+        let timelines = [timeline(5), timeline(7)];
+        let tracks = timelines.iter().map(|timeline| Track { name: "a", timeline, offset: 0.0 }).collect();
+        let all = Source { name: "all".to_owned(), counts: Vec::new() };
+        let over_time = OverTime { tracks, sources: Vec::new(), all, bands: Vec::new(), end: 1.0 };
+        let lines = over_time.processes(|sample| vec![("client", Some(sample.client.resident_bytes as f64))]);
+        let line = |bytes| ("client of a".to_owned(), vec![(1.0, bytes)]);
+        assert_eq!(lines, [line(5.0), line(7.0)]);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::chart::Band;
 use crate::results::document::{ClientDocument, Latencies};
-use crate::results::{ShardSample, Timeline};
+use crate::results::{PhaseSpan, ShardSample, Timeline};
 
 /// If the clocks of machines differ by more than this, in seconds, each machine is drawn from its own start.
 const CLOCKS_APART: f64 = 86_400.0;
@@ -42,19 +42,23 @@ pub fn tracks(document: &ClientDocument) -> Vec<Track<'_>> {
     all.into_iter().map(|(name, timeline)| Track { name, timeline, offset: offset(timeline) }).collect()
 }
 
-/// The phases. With several machines, a phase lasts from its earliest start to its latest end, but not into the
-/// next phase.
+/// The phases. With several machines, the nth phase of a name lasts from its earliest start to its latest end, but not into
+/// the next phase. A steered client holds again after each word.
 pub fn bands(tracks: &[Track]) -> Vec<Band> {
-    let mut bands: Vec<Band> = Vec::new();
+    let mut bands: Vec<(usize, Band)> = Vec::new();
     for track in tracks {
-        for span in &track.timeline.phases {
-            let (start, end) = (track.offset + span.start, track.offset + span.end);
-            match bands.iter_mut().find(|band| band.name == span.phase && tracks.len() > 1) {
-                Some(band) => (band.start, band.end) = (band.start.min(start), band.end.max(end)),
-                None => bands.push(Band { name: span.phase.clone(), start, end }),
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for PhaseSpan { phase, start, end } in &track.timeline.phases {
+            let nth = seen.entry(phase).or_default();
+            *nth += 1;
+            let (start, end) = (track.offset + start, track.offset + end);
+            match bands.iter_mut().find(|(other, band)| other == nth && band.name == *phase) {
+                Some((_, band)) => (band.start, band.end) = (band.start.min(start), band.end.max(end)),
+                None => bands.push((*nth, Band { name: phase.clone(), start, end })),
             }
         }
     }
+    let mut bands: Vec<Band> = bands.into_iter().map(|(_, band)| band).collect();
     bands.sort_by(|a, b| a.start.total_cmp(&b.start));
     for at in 1..bands.len() {
         bands[at - 1].end = bands[at - 1].end.min(bands[at].start);
@@ -167,6 +171,33 @@ mod tests {
     fn counts_sampled_at_different_times_are_added_up() {
         let all = together(&[live("a", &[(0.0, 0), (1.0, 5), (3.0, 7)]), live("b", &[(0.5, 0), (2.0, 10)])]);
         assert_eq!(all.count(|c| c.live), [(0.0, 0.0), (0.5, 0.0), (1.0, 5.0), (2.0, 15.0), (3.0, 17.0)]);
+    }
+
+    #[test]
+    fn holds_of_steered_clients_are_as_many_bands_as_each_had() {
+        let client = |later: f64| {
+            let mut timeline = Timeline::begin(1_000.0 + later);
+            for (phase, start) in [("ramp", 0.0), ("hold", 1.0), ("audit 1", 4.0), ("hold", 5.0), ("close", 9.0)] {
+                timeline.phase(phase.to_owned(), start, start + 1.0);
+            }
+            timeline
+        };
+        let timelines = [client(0.0), client(0.25)];
+        let track = |timeline| Track { name: "", timeline, offset: timeline.began_unix_seconds - 1_000.0 };
+        let tracks: Vec<Track> = timelines.iter().map(track).collect();
+        let shown = |tracks: &[Track]| -> Vec<(String, f64, f64)> {
+            bands(tracks).into_iter().map(|band| (band.name, band.start, band.end)).collect()
+        };
+        let band = |name: &str, start, end| (name.to_owned(), start, end);
+        let both = [
+            band("ramp", 0.0, 1.0),
+            band("hold", 1.0, 2.25),
+            band("audit 1", 4.0, 5.0),
+            band("hold", 5.0, 6.25),
+            band("close", 9.0, 10.25),
+        ];
+        assert_eq!(shown(&tracks), both);
+        assert_eq!(shown(&tracks[..1]).iter().filter(|(name, ..)| name == "hold").count(), 2);
     }
 
     proptest! {
