@@ -24,7 +24,8 @@ fn tuning(file: &str) -> PathBuf {
 fn goal(role: Role, connections: u64) -> Goal {
     let targets = vec![Ipv4Addr::new(10, 0, 0, 1).into()];
     let routes = Routes { targets, ports: Ports::new(8888, 100).unwrap(), sources: Vec::new() };
-    Goal { role, connections, awake: None, routes, cores: vec![0, 1], layers: Layers::default() }
+    let (awake, cores) = (None, vec![0, 1]);
+    Goal { role, connections, awake, keeps_descriptors: false, routes, cores, layers: Layers::default() }
 }
 
 /// Checks that a file agrees with the table, or rewrites it with C1M_BLESS=1.
