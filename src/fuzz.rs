@@ -400,7 +400,8 @@ fn judge(host: &Host) {
     let here = Ipv4Addr::LOCALHOST.into();
     let routes = Routes { targets: vec![here], ports: Ports::ARTICLE, sources: Vec::new() };
     let (cores, layers) = (vec![0, 1], Layers::default());
-    let goal = Goal { role: Role::Both, connections: 1_000_000, awake: None, routes, cores, layers };
+    let goal =
+        Goal { role: Role::Both, connections: 1_000_000, awake: None, keeps_descriptors: false, routes, cores, layers };
     // The wall of io_uring asks the kernel and reads no file.
     for wall in WALLS.iter().filter(|wall| wall.name != "io_uring") {
         let finding = wall.judge(host, &goal);

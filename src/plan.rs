@@ -13,7 +13,7 @@ mod target;
 
 use std::ops::Range;
 
-pub use awake::{FEWEST_AWAKE, MOST_AWAKE, awake, caught_bytes, check_connections, check_hibernation};
+pub use awake::{FEWEST_AWAKE, MOST_AWAKE, awake, awake_within, caught_bytes, check_connections, check_hibernation};
 pub use client::ClientGoal;
 pub use goal::{Goal, Layers, Role};
 pub use idle::IdleBackend;

@@ -15,7 +15,7 @@ mod ports;
 mod sleep;
 mod tcp;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Diagnostic;
 use crate::host::Host;
@@ -127,7 +127,7 @@ pub enum Fix {
 }
 
 /// Hard limits of a process to raise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// File descriptors.
     pub files: Option<u64>,
@@ -139,6 +139,11 @@ impl Limits {
     /// Each with its name in a limits.d file, and in the unit of that file: descriptors, and KiB of memory.
     pub fn items(&self) -> [(&'static str, Option<u64>); 2] {
         [("nofile", self.files), ("memlock", self.memory.map(|bytes| bytes.div_ceil(1024)))]
+    }
+
+    /// The higher one of each.
+    pub fn higher(self, other: Limits) -> Limits {
+        Limits { files: self.files.max(other.files), memory: self.memory.max(other.memory) }
     }
 
     /// The lines of a limits.d file; PAM reads it at login, systemd units do not.

@@ -59,7 +59,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l memory-reserve -d 'Me
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l drain-timeout -d 'How long closing all connections takes at SIGTERM. They are closed evenly, so that no core is busy all the time here or at the peers; a few connections take less time' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l idle-timeout -d 'Close connections whose peer was silent for TIME, 1s or more. A sweep finds them up to 12 s later, as no connection has a timer' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket until their next segment, or until something is to be sent, and take some 52 bytes each. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW. Take 50 ms or more: before that an acknowledgement may be outstanding, and no connection falls asleep' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l awake -d 'At most N connections have a socket at once; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l accept-rate -d 'Accept at most N connections per second; the others wait in the accept queue' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l keepalive -d 'Probe a peer that was silent for TIME, up to 3 times, TIME apart; a connection whose peer answers none of the probes is closed. In whole seconds. The kernel sends the probes, so they cost c1m nothing' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l tls-cert -d 'Speak TLS on every port, with the certificates in FILE (PEM, the server\'s own first). A connection takes 80 bytes more for it. Repeat it and --tls-key for further names: a client that names a server (SNI) gets the first certificate for that name, any other client the first of all. SIGHUP then reads the files again, without dropping anyone' -r -F
@@ -138,7 +138,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls-min -d 'The lowes
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'At most N connections have a socket at once; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -221,7 +221,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls-min -d 'The lowest
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'At most N connections have a socket at once; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -305,7 +305,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls-min -d 'The lowes
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l awake -d 'Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l awake -d 'At most N connections have a socket at once; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l source-port-seed -d 'Take source ports as every client with this seed does, each from its --first-number on, so that no two of them try the same port. `storm killed` passes it to the victims\' process' -r
@@ -319,7 +319,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l no-resumption -d 'Mak
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l resume -d 'Resume sessions, as is done without it too, and fail if no handshake of the run resumed one: the server gives no tickets, or takes none'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -s q -l quiet -d 'Show no progress: only warnings and the result'
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open. If this host holds fewer, the demo opens as many as it holds' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l connections -d 'Connections to open; as many as this host holds, if it holds fewer' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l cores -d 'Use the first N cores for the server and for the client; all by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l port -d 'First port' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l ports -d 'Number of ports from --port on' -r
@@ -331,13 +331,13 @@ complete -c c1m -n "__fish_c1m_using_subcommand demo" -l network -d 'The network
 host\t''
 own\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hibernate -d 'Put connections to sleep at both ends that were silent for TIME, such as 1s; `auto` is 1 s. As `server` and `client` do with --hibernate' -r
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'Let at most N connections be awake at once at each end, where others sleep, but one on each core at least; as many as memory allows by default, at most 32,768' -r
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -l awake -d 'At most N connections have a socket at once at each end; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 32,768' -r
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l json -d 'Write the result to FILE; - is standard output, where `client`, `storm` and `fanout` then write events as JSON lines first' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l report -d 'Write one HTML file that shows the run: connections, rates and latencies over time' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l hlog -d 'Write HdrHistogram\'s interval log: one interval per second, with a tag for each measure and shard' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -l tls -d 'Speak TLS 1.3 at both ends, with a certificate that is made for the run'
 complete -c c1m -n "__fish_c1m_using_subcommand demo" -s q -l quiet -d 'Show no progress: only warnings and the result'
-complete -c c1m -n "__fish_c1m_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c c1m -n "__fish_c1m_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l role -d 'Which end of the connections this host is; `both` is a demo over loopback. By default `client` if --target-ip is given, else `both`' -r -f -a "server\t''
 client\t''
 both\t''"
@@ -353,7 +353,7 @@ http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l tls-min -d 'The lowest version of TLS, as --tls-min of `server` and `client`. With 1.2 each connection may take 112 bytes' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
-complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l awake -d 'At most N connections have a socket at once at each end. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144; `demo` lets at most 32,768' -r
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l json -d 'Write the page as JSON to FILE; without FILE, or as -, to standard output' -r -F
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -l tls -d 'They speak TLS: 80 bytes more of a connection'
 complete -c c1m -n "__fish_c1m_using_subcommand doctor" -s h -l help -d 'Print help'
@@ -372,7 +372,7 @@ http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l tls-min -d 'The lowest version of TLS, as --tls-min of `server` and `client`. With 1.2 each connection may take 112 bytes' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l hibernate -d 'Connections sleep that were silent for TIME, as with --hibernate of `server`, `client` and `demo`. The time itself does not matter here' -r
-complete -c c1m -n "__fish_c1m_using_subcommand tune" -l awake -d 'Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most 262,144' -r
+complete -c c1m -n "__fish_c1m_using_subcommand tune" -l awake -d 'At most N connections have a socket at once at each end. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144; `demo` lets at most 32,768' -r
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l profile -d '`extreme` also prints the kernel command line with which a small server holds most' -r -f -a "standard\t''
 extreme\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand tune" -l tls -d 'They speak TLS: 80 bytes more of a connection'

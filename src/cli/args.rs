@@ -36,8 +36,8 @@ use tls::{ServerTlsArguments, VersionName};
 /// A million TCP connections on two cores: the server that holds them, the client that opens,
 /// proves and measures them.
 ///
-/// Exit codes: 0 all requested connections held; 1 some did not, the report says which; 2 bad usage; 3 the host
-/// refuses or lacks something; 70 a bug in c1m.
+/// Exit codes: 0 all requested connections held, or of `demo` all that fit on this host; 1 some did not, the report
+/// says which; 2 bad usage; 3 the host refuses or lacks something; 70 a bug in c1m.
 #[derive(Debug, Parser)]
 #[command(version, about, long_about, max_term_width = 100)]
 pub struct Arguments {
@@ -64,6 +64,9 @@ pub enum Command {
     /// subscriber.
     Fanout(Box<FanoutArguments>),
     /// Server and client on this machine: a million connections, a report.
+    ///
+    /// Opens as many of them as this host holds, and says before which limit left others out (`wall` in --json). Exits
+    /// with 0 if all that it opened held.
     Demo(DemoArguments),
     /// Judge this host against a goal, wall by wall; changes nothing. Exits with 1 if a wall blocks the goal.
     Doctor(DoctorArguments),
@@ -190,8 +193,8 @@ pub struct ServerArguments {
     /// asleep.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hibernate: Option<Duration>,
-    /// Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory
-    /// allows by default, at most 262,144.
+    /// At most N connections have a socket at once; each core may always have one. By default as many as memory allows,
+    /// and before Linux 6.8 file descriptors, at most 262,144.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
     /// Accept at most N connections per second; the others wait in the accept queue.
@@ -300,7 +303,7 @@ impl ServerArguments {
 
 #[derive(Debug, Args)]
 pub struct DemoArguments {
-    /// Connections to open. If this host holds fewer, the demo opens as many as it holds.
+    /// Connections to open; as many as this host holds, if it holds fewer.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub connections: u64,
     /// Use the first N cores for the server and for the client; all by default.
@@ -324,8 +327,8 @@ pub struct DemoArguments {
     /// `client` do with --hibernate.
     #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
     pub hibernate: Option<Duration>,
-    /// Let at most N connections be awake at once at each end, where others sleep, but one on each core at least; as many
-    /// as memory allows by default, at most 32,768.
+    /// At most N connections have a socket at once at each end; each core may always have one. By default as many as
+    /// memory allows, and before Linux 6.8 file descriptors, at most 32,768.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
     /// Speak TLS 1.3 at both ends, with a certificate that is made for the run.

@@ -50,24 +50,24 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     if let Some(line) = network.line().filter(|_| !quiet) {
         say(line);
     }
-    let goal = fit(arguments, &host, awake)?;
-    if let Some(wall) = goal.wall.as_ref().filter(|_| !quiet) {
+    let fit = fit(arguments, &host, awake)?;
+    if let Some(wall) = fit.wall.as_ref().filter(|_| !quiet) {
         say(format!(
             "this host holds {} of {} connections: {wall}",
-            format::count(goal.connections),
+            format::count(fit.connections),
             format::count(arguments.connections)
         ));
     }
     // From here on there are a process and files that a signal must not leave behind.
     let signals = Signals::watch()?;
     let certificate = arguments.tls.then(Certificate::new).transpose()?;
-    let mut server = ServerProcess::start(arguments, goal.connections, awake, certificate.as_ref())?;
+    let mut server = ServerProcess::start(arguments, fit.connections, awake, certificate.as_ref())?;
     let tls = certificate.map(|made| {
         let trust = Trust::Authorities(made.into_authority());
         ClientTls { trust, handshake_timeout: PATIENCE, ..ClientTls::default() }
     });
     let workload =
-        Workload { server_pid: Some(server.child.id()), awake, tls, ..workload(arguments, &host, goal.connections)? };
+        Workload { server_pid: Some(server.child.id()), awake, tls, ..workload(arguments, &host, fit.connections)? };
     let mut watcher =
         DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
     let summary = lead(workload, &mut files.logging(&mut watcher), Some(signals));
@@ -91,7 +91,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     let server =
         serde_json::from_value(document.clone()).map_err(|e| CommandError::bug(format!("the server's result: {e}")))?;
     // If one file cannot be written, the others are written all the same.
-    let mut whole = json!({ "server": document, "client": result, "wall": goal.wall });
+    let mut whole = json!({ "server": document, "client": result, "wall": fit.wall });
     if let Some(own) = network.document() {
         whole["network"] = own;
     }
@@ -117,20 +117,27 @@ fn awake(arguments: &DemoArguments, host: &Host) -> Result<Option<u64>> {
         return Ok(None);
     }
     host.check_hibernation()?;
-    let routes = workload(arguments, host, arguments.connections)?.routes;
-    let planned = || args::awake(host, Role::Both, arguments.connections, &routes, arguments.layers()).min(AWAKE);
-    Ok(Some(arguments.awake.unwrap_or_else(planned)))
+    if arguments.awake.is_some() {
+        return Ok(arguments.awake);
+    }
+    Ok(Some(args::awake(host, &goal(arguments, host, None)?).min(AWAKE)))
 }
 
-fn fit(arguments: &DemoArguments, host: &Host, awake: Option<u64>) -> Result<Fit> {
-    let goal = Goal {
+/// What this host shall do. Its source ports depend on the network in which this process is.
+fn goal(arguments: &DemoArguments, host: &Host, awake: Option<u64>) -> Result<Goal> {
+    Ok(Goal {
         role: Role::Both,
         connections: arguments.connections,
         awake,
+        keeps_descriptors: host.keeps_descriptors(),
         routes: workload(arguments, host, arguments.connections)?.routes,
         cores: host.choose_cores(&arguments.cores.map_or(Cores::All, Cores::Count))?,
         layers: arguments.layers(),
-    };
+    })
+}
+
+fn fit(arguments: &DemoArguments, host: &Host, awake: Option<u64>) -> Result<Fit> {
+    let goal = goal(arguments, host, awake)?;
     let page = doctor::examine(host, &goal);
     let wall = page.decisive().map(|row| format!("{}: {}", row.wall, row.have));
     match page.holds() {

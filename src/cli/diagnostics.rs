@@ -311,6 +311,7 @@ fn cure(reason: &HostReason, words: Words) -> Option<String> {
             ShardsOf::Server => format!("{RAISE_DESCRIPTORS} or serve fewer --ports"),
             ShardsOf::Client => format!("{RAISE_DESCRIPTORS} or use fewer --cores"),
         },
+        HostReason::DescriptorLimit { kept: 1.., .. } => format!("{RAISE_DESCRIPTORS} or lower --awake"),
         HostReason::LockedMemoryLimit { possible: 0, .. } => format!("{RAISE_LOCKED_MEMORY} or use fewer --cores"),
         HostReason::SourcePorts { sources_needed: Some(sources), .. } => {
             let more = if words.has_target { "more ports in --target" } else { "more --ports or --target-ip" };

@@ -147,6 +147,8 @@ pub struct Planned {
     pub source_ports: SourcePorts,
     /// Connections awake at once at most in this process, where others sleep; `None` where none sleeps.
     pub awake: Option<u64>,
+    /// See `ClientGoal::keeps_descriptors`.
+    pub(super) keeps_descriptors: bool,
     /// Begins TLS handshakes, with what was read from files; `None` in the clear.
     #[cfg(feature = "tls")]
     pub(super) connector: Option<Connector>,
@@ -155,8 +157,13 @@ pub struct Planned {
 impl Planned {
     /// What the shards of this process shall be.
     pub(super) fn goal(&self, workload: &Workload) -> ClientGoal {
-        let (shards, nofile) = (self.cores.len() as u64, self.raised.files.1.soft);
-        ClientGoal { shards, concurrency: workload.concurrency, nofile, awake: self.awake }
+        ClientGoal {
+            shards: self.cores.len() as u64,
+            concurrency: workload.concurrency,
+            nofile: self.raised.files.1.soft,
+            awake: self.awake,
+            keeps_descriptors: self.keeps_descriptors,
+        }
     }
 }
 
@@ -214,11 +221,15 @@ impl Workload {
         }
         let nofile = raised.files.1.soft;
         let shards = cores.len() as u64;
-        let awake = self.awake(host)?;
-        let goal = ClientGoal { shards, concurrency: self.concurrency, nofile, awake };
-        let needs = |connections: u64| goal.needs(connections);
         // The limit on descriptors holds for each process, that on locked memory for all processes of the user.
         let room = raised.descriptors();
+        let (awake, keeps_descriptors) = (self.awake(host)?, host.keeps_descriptors());
+        let mut goal = ClientGoal { shards, concurrency: self.concurrency, nofile, awake, keeps_descriptors };
+        if self.awake.is_none() {
+            let needs = |awake| ClientGoal { awake: Some(awake), ..goal }.needs(self.own_connections());
+            goal.awake = awake.map(|planned| plan::awake_within(planned, keeps_descriptors, room, needs));
+        }
+        let needs = |connections: u64| goal.needs(connections);
         let fit = |connections: u64| self.processes(connections).all(|n| needs(n).fit(room));
         let together = |connections: u64| Needs::together(self.processes(connections).map(needs));
         if let Some(refused) = self.processes(self.connections).find(|n| !needs(*n).fit(room)) {
@@ -234,7 +245,8 @@ impl Workload {
             raised,
             concurrency,
             source_ports,
-            awake,
+            awake: goal.awake,
+            keeps_descriptors,
             #[cfg(feature = "tls")]
             connector: self.tls.as_ref().map(Connector::new).transpose()?,
         })

@@ -61,6 +61,8 @@ pub enum HostReason {
         rings: u64,
         /// How many are listeners.
         sockets: u64,
+        /// How many are kept of connections that are awake, where others sleep and the kernel is older than 6.8.
+        kept: u64,
         /// How many are others.
         others: u64,
         /// Connections that one ring holds at most.
@@ -220,10 +222,11 @@ impl HostError {
         let tried = format!("{} {}", self.0.operation, self.0.subject);
         let tried = tried.trim_end();
         match (&self.0.reason, self.0.errno) {
-            (HostReason::DescriptorLimit { limit, open, needed, rings, sockets, others, .. }, _) => {
+            (HostReason::DescriptorLimit { limit, open, needed, rings, sockets, kept, others, .. }, _) => {
                 let open = if *open > 0 { format!(", of which {open} are open already") } else { String::new() };
+                let kept = if *kept > 0 { format!("{kept} connections awake, ") } else { String::new() };
                 format!(
-                    "file descriptor limit {limit}{open}, {needed} needed ({rings} rings, {sockets} sockets, {others} for the rest)"
+                    "file descriptor limit {limit}{open}, {needed} needed ({rings} rings, {sockets} sockets, {kept}{others} for the rest)"
                 )
             }
             (HostReason::LockedMemoryLimit { limit, needed, .. }, _) => {
@@ -275,6 +278,9 @@ impl HostReason {
             HostReason::Filtered => {
                 "a seccomp filter, as of a container or a systemd unit, or a security module forbids it".to_owned()
             }
+            HostReason::DescriptorLimit { kept: 1.., .. } => {
+                "where others sleep, each connection that is awake has a descriptor before Linux 6.8".to_owned()
+            }
             HostReason::DescriptorLimit { connections, rings, slots, rings_per_shard, .. } => format!(
                 "{connections} connections need {rings} rings of {slots} slots, and each ring is a descriptor (no core has more than {rings_per_shard})"
             ),
@@ -314,6 +320,9 @@ impl HostReason {
             }
             HostReason::DescriptorLimit { possible: 0, whose: ShardsOf::Client, .. } => {
                 format!("{RAISE_DESCRIPTORS} or use fewer cores")
+            }
+            HostReason::DescriptorLimit { kept: 1.., .. } => {
+                format!("{RAISE_DESCRIPTORS} or let fewer connections be awake")
             }
             HostReason::DescriptorLimit { possible, .. } => {
                 format!("{RAISE_DESCRIPTORS} or ask for at most {possible} connections")

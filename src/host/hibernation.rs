@@ -22,7 +22,7 @@ pub struct SharedCatcher {
     pub catcher: Arc<Catcher>,
     /// Grace periods of the kernel.
     pub grace: Arc<GracePeriods>,
-    /// The kernel cannot make a descriptor of a slot's socket.
+    /// See `Host::keeps_descriptors`.
     pub keeps_descriptors: bool,
     /// Catches segments without a listener; it must live as long as connections sleep.
     pub steering: Arc<Steering>,
@@ -68,6 +68,12 @@ impl Host {
     /// another process.
     pub fn copies_descriptors(&self) -> bool {
         self.kernel_version() >= COPIES_DESCRIPTORS || self.kernel_version() == (0, 0)
+    }
+
+    /// Whether c1m keeps a descriptor of each connection that is awake, where others sleep: the kernel makes none of a
+    /// slot's socket later. A kernel of unknown version is taken for an old one.
+    pub fn keeps_descriptors(&self) -> bool {
+        self.kernel_version() < COPIES_DESCRIPTORS
     }
 
     /// Checks that connections may sleep here: the capabilities of this process, and the kernel's version.
@@ -122,7 +128,7 @@ impl Host {
         Ok(SharedCatcher {
             catcher: Arc::new(catcher),
             grace: Arc::new(grace),
-            keeps_descriptors: self.kernel_version() < COPIES_DESCRIPTORS,
+            keeps_descriptors: self.keeps_descriptors(),
             steering: Arc::new(steering),
         })
     }

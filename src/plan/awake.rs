@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{Needs, largest};
 use crate::error::{ConfigError, Result};
 
 /// The shortest silence after which a connection sleeps. To put it to sleep and to wake it takes the kernel some
@@ -23,6 +24,19 @@ pub const FEWEST_AWAKE: u64 = 1_024;
 /// How many of `connections` may be awake at once where memory has room for `room` of them.
 pub fn awake(connections: u64, room: u64) -> u64 {
     room.clamp(FEWEST_AWAKE, MOST_AWAKE).min(connections)
+}
+
+/// Where file descriptors are kept of connections that are awake, one is left for every so many of them: for connections
+/// that are being put to sleep or woken, and for connects in flight.
+const AWAKE_PER_SPARE_DESCRIPTOR: u64 = 8;
+
+/// How many of `planned` connections may be awake at once where a file descriptor is kept of each (`keeps_descriptors`), and
+/// `room` descriptors are left: one at least. `needs` tells what so many need. Otherwise all of them may.
+pub fn awake_within(planned: u64, keeps_descriptors: bool, room: u64, needs: impl Fn(u64) -> Needs) -> u64 {
+    if !keeps_descriptors {
+        return planned;
+    }
+    largest(planned, |awake| needs(awake).fit(room.saturating_sub(awake / AWAKE_PER_SPARE_DESCRIPTOR))).max(1)
 }
 
 /// Bytes of a shard's ring buffer for caught segments, for each connection: a quarter of a small record. Where more come

@@ -13,6 +13,8 @@ pub struct ClientGoal {
     pub nofile: u64,
     /// Connections awake at once at most in all, where the others sleep; `None` where none sleeps.
     pub awake: Option<u64>,
+    /// A file descriptor is kept of each connection that is awake, where others sleep (`Host::keeps_descriptors`).
+    pub keeps_descriptors: bool,
 }
 
 impl ClientGoal {
@@ -31,9 +33,14 @@ impl ClientGoal {
 
     /// The file descriptors of a client that has one plain socket a shard; each connect in flight takes another one.
     pub fn needs(&self, connections: u64) -> Needs {
-        let rings = |index| self.rings(connections, index).len();
-        let sleeping = if self.awake.is_some() { self.shards } else { 0 };
-        Needs { rings: (0..self.shards).map(rings).collect(), sockets: self.shards, sleeping }
+        let rings: Vec<Vec<u32>> = (0..self.shards).map(|index| self.rings(connections, index)).collect();
+        let slots = || rings.iter().flatten().map(|slots| u64::from(*slots)).sum::<u64>();
+        Needs {
+            sockets: self.shards,
+            sleeping: self.awake.map_or(0, |_| self.shards),
+            kept: if self.awake.is_some() && self.keeps_descriptors { slots() } else { 0 },
+            rings: rings.iter().map(Vec::len).collect(),
+        }
     }
 }
 
@@ -47,7 +54,7 @@ mod tests {
         /// a slot, however few may be awake.
         #[test]
         fn only_those_awake_have_slots(shards in 1u64..40, connections in 1u64..100_000_000, awake in prop_oneof![1u64..40, 1u64..500_000], concurrency in 1u32..5_000) {
-            let goal = ClientGoal { shards, concurrency, nofile: 20_000, awake: Some(awake) };
+            let goal = ClientGoal { shards, concurrency, nofile: 20_000, awake: Some(awake), keeps_descriptors: false };
             let slots_of = |index| goal.rings(connections, index).into_iter().map(u64::from).sum::<u64>();
             for index in 0..shards {
                 prop_assert_eq!(slots_of(index) == 0, share(connections, shards, index).is_empty());
@@ -60,7 +67,8 @@ mod tests {
 
     #[test]
     fn ten_million_asleep_need_the_rings_of_those_awake() {
-        let goal = ClientGoal { shards: 2, concurrency: 512, nofile: 20_000, awake: Some(262_144) };
+        let (awake, keeps_descriptors) = (Some(262_144), false);
+        let goal = ClientGoal { shards: 2, concurrency: 512, nofile: 20_000, awake, keeps_descriptors };
         assert_eq!(goal.needs(10_000_000).rings, [7, 7]);
         assert_eq!(ClientGoal { awake: None, ..goal }.needs(10_000_000).rings, [251, 251]);
     }

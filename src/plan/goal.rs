@@ -1,7 +1,7 @@
 //! What a host shall do, and what its processes need for that.
 
 use super::shards::layout;
-use super::{ClientGoal, GLOMMIO_MEMLOCK, Needs, PortSharing, Routes, ServerGoal, ShardPlan, needs};
+use super::{ClientGoal, GLOMMIO_MEMLOCK, Needs, PortSharing, Routes, ServerGoal, ShardPlan, awake_within, needs};
 use crate::constants::DEFAULT_CONCURRENCY;
 use crate::tls_version::TlsVersion;
 
@@ -51,6 +51,8 @@ pub struct Goal {
     pub connections: u64,
     /// How many of them are awake at once at most at each end, where the others sleep; `None` where none sleeps.
     pub awake: Option<u64>,
+    /// A file descriptor is kept of each connection that is awake, where others sleep (`Host::keeps_descriptors`).
+    pub keeps_descriptors: bool,
     /// The served ports; where a client's connections go, and from where.
     pub routes: Routes,
     /// Cores to use, one shard each; not empty.
@@ -65,11 +67,27 @@ impl Goal {
         self.awake.map_or(connections, |awake| awake.min(connections))
     }
 
+    /// How many of `planned` connections may be awake at once at each end, where `open` of at most `nofile` file descriptors
+    /// are in use already.
+    pub fn awake_within(&self, planned: u64, nofile: u64, open: u64) -> u64 {
+        let goal = |awake| Goal { awake: Some(awake), ..self.clone() };
+        let needs = |awake| goal(awake).needs(self.connections, nofile);
+        awake_within(planned, self.keeps_descriptors, nofile.saturating_sub(open), needs)
+    }
+
     /// The server's shards, whether descriptors suffice or not.
     pub fn server_shards(&self, connections: u64, nofile: u64) -> Vec<ShardPlan> {
-        let (cores, ports, awake) = (self.cores.clone(), self.routes.ports, self.awake);
-        let sharing = PortSharing::Subset;
-        layout(&ServerGoal { cores, ports, sharing, connections, awake, nofile, open: 0 }, connections)
+        let goal = ServerGoal {
+            cores: self.cores.clone(),
+            ports: self.routes.ports,
+            sharing: PortSharing::Subset,
+            connections,
+            awake: self.awake,
+            keeps_descriptors: self.keeps_descriptors,
+            nofile,
+            open: 0,
+        };
+        layout(&goal, connections)
     }
 
     /// The rings of the client's shards, whether descriptors suffice or not.
@@ -79,13 +97,18 @@ impl Goal {
     }
 
     fn client(&self, nofile: u64) -> ClientGoal {
-        let (shards, concurrency) = (self.cores.len() as u64, DEFAULT_CONCURRENCY);
-        ClientGoal { shards, concurrency, nofile, awake: self.awake }
+        ClientGoal {
+            shards: self.cores.len() as u64,
+            concurrency: DEFAULT_CONCURRENCY,
+            nofile,
+            awake: self.awake,
+            keeps_descriptors: self.keeps_descriptors,
+        }
     }
 
     /// What `connections` need in each process: one at each end that is here.
     pub fn processes(&self, connections: u64, nofile: u64) -> Vec<Needs> {
-        let server = || needs(&self.server_shards(connections, nofile));
+        let server = || needs(&self.server_shards(connections, nofile), self.keeps_descriptors);
         let client = || self.client(nofile).needs(connections);
         let ends = [self.role.serves().then(server), self.role.dials().then(client)];
         ends.into_iter().flatten().collect()
@@ -104,5 +127,35 @@ impl Goal {
     pub fn locked_bytes(&self, connections: u64, nofile: u64) -> u64 {
         let all: u64 = self.processes(connections, nofile).iter().map(Needs::locked_bytes).sum();
         all.max(GLOMMIO_MEMLOCK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Ports;
+
+    /// Where descriptors are kept of those awake, as many are planned as there are descriptors, with some to spare. Where
+    /// more are asked for, they do not fit.
+    #[test]
+    fn those_awake_fit_the_descriptors_that_are_kept() {
+        for role in [Role::Server, Role::Client, Role::Both] {
+            let routes = Routes { targets: Vec::new(), ports: Ports::ARTICLE, sources: Vec::new() };
+            let (connections, cores, layers) = (1_000_000, vec![0, 1], Layers::default());
+            let newer =
+                Goal { role, connections, awake: Some(262_144), keeps_descriptors: false, routes, cores, layers };
+            let older = Goal { keeps_descriptors: true, ..newer.clone() };
+            for nofile in [20_000, 32_768] {
+                let needs = |goal: &Goal| goal.needs(connections, nofile);
+                assert!(needs(&newer).fit(nofile) && !needs(&older).fit(nofile), "{role:?} {nofile}");
+                assert_eq!(newer.awake_within(262_144, nofile, 0), 262_144);
+                let awake = older.awake_within(262_144, nofile, 0);
+                assert!((nofile * 3 / 4..nofile).contains(&awake), "{role:?} {nofile}: {awake}");
+                let planned = needs(&Goal { awake: Some(awake), ..older.clone() });
+                assert!(planned.kept >= awake && planned.fit(nofile - awake / 8), "{planned:?}");
+                assert!(older.awake_within(262_144, nofile, 1_000) < awake);
+            }
+            assert_eq!(older.awake_within(1_024, 100, 0), 1, "one can always be awake");
+        }
     }
 }

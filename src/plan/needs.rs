@@ -49,6 +49,8 @@ pub struct Needs {
     pub sockets: u64,
     /// Shards whose connections sleep.
     pub sleeping: u64,
+    /// Descriptors that are kept of connections that are awake, where the kernel makes none of a slot's socket later.
+    pub kept: u64,
 }
 
 impl Needs {
@@ -63,10 +65,11 @@ impl Needs {
             rings: [all.rings, one.rings].concat(),
             sockets: all.sockets + one.sockets,
             sleeping: all.sleeping + one.sleeping,
+            kept: all.kept + one.kept,
         })
     }
 
-    /// Descriptors beside rings and sockets.
+    /// Descriptors beside rings, sockets and those that are kept.
     pub fn fixed(&self) -> u64 {
         let catcher = if self.sleeping > 0 { DESCRIPTORS_OF_CATCHER } else { 0 };
         DESCRIPTORS_PER_PROCESS
@@ -77,7 +80,7 @@ impl Needs {
 
     /// Descriptors in all.
     pub fn descriptors(&self) -> u64 {
-        self.fixed() + self.sockets + self.all_rings()
+        self.fixed() + self.kept + self.sockets + self.all_rings()
     }
 
     /// Bytes of locked memory that a kernel which charges rings takes from an ordinary user.
@@ -90,7 +93,8 @@ impl Needs {
         self.descriptors() <= nofile && self.rings.iter().all(|rings| *rings <= RINGS_PER_SHARD)
     }
 
-    /// Why `connections` do not fit, where `possible` would. Of the limit so many descriptors are open already.
+    /// Why `connections` do not fit, where `possible` would. The pair is the limit on descriptors, and how many of them are
+    /// in use already.
     pub fn refusal(&self, connections: u64, possible: u64, (nofile, open): (u64, u64), whose: ShardsOf) -> Error {
         let reason = HostReason::DescriptorLimit {
             connections,
@@ -99,6 +103,7 @@ impl Needs {
             needed: self.descriptors(),
             rings: self.all_rings(),
             sockets: self.sockets,
+            kept: self.kept,
             others: self.fixed(),
             slots: slots_each(nofile),
             rings_per_shard: RINGS_PER_SHARD as u64,
@@ -109,11 +114,13 @@ impl Needs {
     }
 }
 
-/// The file descriptors of a server of these shards.
-pub fn needs(plans: &[ShardPlan]) -> Needs {
+/// The file descriptors of a server of these shards. `keeps_descriptors` as in `ServerGoal`.
+pub fn needs(plans: &[ShardPlan], keeps_descriptors: bool) -> Needs {
+    let sleeping = || plans.iter().filter(|plan| plan.awake.is_some());
     Needs {
         rings: plans.iter().map(|plan| plan.rings.len()).collect(),
         sockets: plans.iter().map(|plan| plan.ports.len() as u64).sum(),
-        sleeping: plans.iter().filter(|plan| plan.awake.is_some()).count() as u64,
+        sleeping: sleeping().count() as u64,
+        kept: if keeps_descriptors { sleeping().map(ShardPlan::slots).sum() } else { 0 },
     }
 }

@@ -1,6 +1,6 @@
 //! The shards of a server, and the rings that each shard needs.
 
-use super::{Needs, PortSharing, Ports, largest, needs, share};
+use super::{Needs, PortSharing, Ports, awake_within, largest, needs, share};
 use crate::constants::{ACCEPTS_IN_FLIGHT, KERNEL_SLOTS_PER_RING, RINGS_PER_SHARD};
 use crate::error::{Result, ShardsOf};
 
@@ -58,10 +58,20 @@ pub struct ServerGoal {
     pub connections: u64,
     /// How many of them are awake at once at most, over all shards, where the others sleep; `None` where none sleeps.
     pub awake: Option<u64>,
+    /// A file descriptor is kept of each connection that is awake, where others sleep (`Host::keeps_descriptors`).
+    pub keeps_descriptors: bool,
     /// The soft limit on file descriptors.
     pub nofile: u64,
     /// How many of them are open already, and not the server's own.
     pub open: u64,
+}
+
+impl ServerGoal {
+    /// How many of `planned` connections may be awake at once as far as file descriptors go.
+    pub fn awake_within(&self, planned: u64) -> u64 {
+        let needs = |awake| server_needs(&ServerGoal { awake: Some(awake), ..self.clone() }, self.connections);
+        awake_within(planned, self.keeps_descriptors, self.nofile.saturating_sub(self.open), needs)
+    }
 }
 
 /// Plans the shards of a server: what each listens on and how many rings it needs.
@@ -70,12 +80,12 @@ pub struct ServerGoal {
 /// connections that are possible, as far as `lockable` bytes of locked memory suffice for them too.
 pub fn server(goal: &ServerGoal, lockable: u64) -> Result<Vec<ShardPlan>> {
     let plans = layout(goal, goal.connections);
-    let (needs, room) = (needs(&plans), goal.nofile.saturating_sub(goal.open));
+    let (needs, room) = (needs(&plans, goal.keeps_descriptors), goal.nofile.saturating_sub(goal.open));
     if needs.fit(room) {
         return Ok(plans);
     }
     let possible = largest(goal.connections, |n| {
-        let needs = self::needs(&layout(goal, n));
+        let needs = server_needs(goal, n);
         needs.fit(room) && needs.locked_bytes() <= lockable
     });
     Err(needs.refusal(goal.connections, possible, (goal.nofile, goal.open), ShardsOf::Server))
@@ -83,7 +93,7 @@ pub fn server(goal: &ServerGoal, lockable: u64) -> Result<Vec<ShardPlan>> {
 
 /// What the server of a goal would need for so many connections.
 pub fn server_needs(goal: &ServerGoal, connections: u64) -> Needs {
-    needs(&layout(goal, connections))
+    needs(&layout(goal, connections), goal.keeps_descriptors)
 }
 
 /// The shards that hold `connections`, whether descriptors suffice or not.
@@ -104,7 +114,7 @@ pub(super) fn layout(goal: &ServerGoal, connections: u64) -> Vec<ShardPlan> {
             PortSharing::All => shards,
             PortSharing::Subset => (shards / ports + u64::from(index % ports < shards % ports)).max(1),
         };
-        // Of so many connections to all ports, those that come to this shard at most.
+        // The most of `connections` that can reach this shard.
         let comes = |connections: u64| {
             let offered = connections.min(connections.div_ceil(ports) * mine.len() as u64);
             // Clients that take the ports at random, and the kernel that spreads a port's connections by hash:
@@ -147,6 +157,7 @@ mod tests {
             sharing,
             connections,
             awake: None,
+            keeps_descriptors: false,
             nofile,
             open: 0,
         }

@@ -52,7 +52,7 @@ impl Hibernation {
             }
             None => host.share_catcher(plans.len(), options.max_connections, Some(options.ports))?,
         };
-        let spare = nofile.saturating_sub(needs(plans).descriptors());
+        let spare = nofile.saturating_sub(needs(plans, shared.keeps_descriptors).descriptors());
         Ok(Some(Hibernation {
             is_inherited,
             shared: SharedHibernation::new(after, Host::here(), shared, spare, plans.len()),

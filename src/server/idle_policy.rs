@@ -52,7 +52,7 @@ impl IdlePolicy {
         }
         // Each accept brings a plain descriptor, which is closed when it is named.
         let accepts: u64 = plans.iter().map(|plan| (plan.accepts * plan.ports.len()) as u64).sum();
-        let enough = needs(plans).descriptors() + accepts <= nofile;
+        let enough = needs(plans, host.keeps_descriptors()).descriptors() + accepts <= nofile;
         let possible = if enough { host.filters() } else { Err(Errno::EMFILE) };
         match possible {
             Ok(()) => Ok(IdleChoice { park: IdleBackend::Filter, refusal: None }),

@@ -57,15 +57,20 @@ impl Survey {
         let theirs = inheritance.as_ref().and_then(|inheritance| inheritance.terms.awake);
         let awake = awake.map(|awake| if options.awake.is_none() { awake.max(theirs.unwrap_or(0)) } else { awake });
         ring::probe()?;
-        let goal = ServerGoal {
+        let mut goal = ServerGoal {
             cores,
             ports: options.ports,
             sharing: options.sharing,
             connections: options.max_connections,
             awake,
+            keeps_descriptors: host.keeps_descriptors(),
             nofile: raised.files.1.soft,
             open: raised.open,
         };
+        if options.awake.is_none() {
+            goal.awake = awake.map(|planned| goal.awake_within(planned));
+        }
+        let awake = goal.awake;
         let plans = plan::server(&goal, host.lockable(raised.memory.1.soft))?;
         host.check_locked_memory(raised.memory.1.soft, goal.connections, |n| plan::server_needs(&goal, n))?;
         // One more looks at memory.

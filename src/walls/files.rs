@@ -14,7 +14,7 @@ pub const DESCRIPTORS: Wall = Wall {
     name: "descriptors",
     symptom: "socket or accept fails with EMFILE (\"Too many open files\"), in most programs at 1,024 connections",
     evidence: "/proc/self/limits, \"Max open files\"; the errno EMFILE",
-    cure: "for c1m none: a connection is a direct descriptor, which `nofile` does not count; for other programs ulimit -n, LimitNOFILE= in a systemd unit (limits.d is read by PAM alone), --ulimit in a container; none of these goes above fs.nr_open",
+    cure: "for c1m none: a connection is a direct descriptor, which `nofile` does not count (where connections sleep before Linux 6.8, each that is awake has a plain one too); for other programs ulimit -n, LimitNOFILE= in a systemd unit (limits.d is read by PAM alone), --ulimit in a container; none of these goes above fs.nr_open",
     judge: descriptors,
     blame: |evidence| {
         let failed = evidence.failures(Cause::Errno(Errno::EMFILE))?;
@@ -79,8 +79,12 @@ fn descriptors(host: &Host, goal: &Goal) -> Finding {
     let taken = if open > 0 { format!(", {} open already", count(open)) } else { String::new() };
     let have = format!("nofile {} soft, {} hard{ceiling}{taken}", count(limit.soft), count(limit.hard));
     let plain = limit.hard.saturating_sub(DESCRIPTORS_OF_PLAIN_PROGRAMS);
+    let kept = match needs.kept {
+        0 => String::new(),
+        kept => format!(" and {} plain ones of connections awake, before Linux 6.8", count(kept)),
+    };
     let need = format!(
-        "{} for {} rings of direct descriptors; with plain ones a program would end at about {}",
+        "{} for {} rings of direct descriptors{kept}; with plain ones a program would end at about {}",
         count(needs.descriptors()),
         needs.all_rings(),
         count(plain)
@@ -121,7 +125,7 @@ fn open_files(host: &Host, goal: &Goal) -> Finding {
     ))
 }
 
-/// For so many connections one more fits, to leave files to the rest of the host.
+/// Room for one more file per four connections, for the rest of the host.
 const AT_LEAST_FREE: u64 = 4;
 
 fn io_uring(host: &Host, _goal: &Goal) -> Finding {

@@ -1,6 +1,7 @@
 //! Sleeping connections as their peers see them: plain sockets of the standard library, to a server that puts
 //! connections to sleep; over IPv4 and IPv6, over loopback and over a cable between two network namespaces.
 
+mod descriptors;
 mod hostile;
 mod routes;
 mod storms;

@@ -19,7 +19,8 @@ use tempfile::TempDir;
 fn goal(role: Role, connections: u64, ports: u16) -> Goal {
     let routes =
         Routes { targets: vec![Ipv4Addr::LOCALHOST.into()], ports: Ports::new(8_888, ports).unwrap(), sources: vec![] };
-    Goal { role, connections, awake: None, routes, cores: vec![0, 1], layers: Layers::default() }
+    let (awake, cores) = (None, vec![0, 1]);
+    Goal { role, connections, awake, keeps_descriptors: false, routes, cores, layers: Layers::default() }
 }
 
 const ROLES: [Role; 3] = [Role::Server, Role::Client, Role::Both];

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use c1m::error::{Errno, ShardsOf};
 use c1m::internal::failure::{Cause, Causes};
-use c1m::internal::format::bytes;
+use c1m::internal::format::{bytes, count};
 use c1m::internal::host::{Host, NetCounters, Sockets};
-use c1m::internal::plan::{Goal, Layers, Ports, Role, Routes, largest};
+use c1m::internal::memory_model::{By, End, Family, Hierarchy, Kernel};
+use c1m::internal::plan::{Goal, IdleBackend, Layers, Ports, Role, Routes, largest};
 use c1m::internal::tune::sysctl_conf;
 use c1m::internal::walls::{self, Evidence, Gauges, Limits, Setting, WALLS, Waiting, Wall, boot};
 
@@ -24,7 +25,8 @@ fn tuning(file: &str) -> PathBuf {
 fn goal(role: Role, connections: u64) -> Goal {
     let targets = vec![Ipv4Addr::new(10, 0, 0, 1).into()];
     let routes = Routes { targets, ports: Ports::new(8888, 100).unwrap(), sources: Vec::new() };
-    Goal { role, connections, awake: None, routes, cores: vec![0, 1], layers: Layers::default() }
+    let (awake, cores) = (None, vec![0, 1]);
+    Goal { role, connections, awake, keeps_descriptors: false, routes, cores, layers: Layers::default() }
 }
 
 /// Checks that a file agrees with the table, or rewrites it with C1M_BLESS=1.
@@ -104,18 +106,26 @@ const LIMITS_HEADER: &str = "\
 #
 # c1m needs no descriptor for a connection. With these it runs with the fewest rings; with the usual
 # 1,024 it needs many, each some 50 KiB. `memlock` is in KiB, and newer kernels count an ordinary
-# user's rings: all its processes together. Delete a line if `ulimit -Hn` or `ulimit -Hl` is more.
+# user's rings: all its processes together. It suffices for up to 64 cores. Delete a line if
+# `ulimit -Hn` or `ulimit -Hl` is more.
 ";
 
-/// The limits for both ends on one host, which needs the most.
-fn limits() -> Limits {
-    walls::limits_wanted(&goal(Role::Both, SERVER))
+/// The goal of a million on each number of cores for which the files are to suffice. Each core has an executor, whose memory
+/// is locked; how many rings it has depends on its part of the connections.
+fn on_cores(role: Role) -> impl Iterator<Item = Goal> {
+    (1..=64).map(move |cores| Goal { cores: (0..cores).collect(), ..goal(role, SERVER) })
+}
+
+/// The limits that suffice on all of them.
+fn limits(role: Role) -> Limits {
+    on_cores(role).map(|goal| walls::limits_wanted(&goal)).fold(Limits::default(), Limits::higher)
 }
 
 #[test]
 fn the_limits_file_and_the_unit_suffice_for_a_million() {
-    agrees("limits.d/c1m.conf", &format!("{LIMITS_HEADER}{}", limits().lines()));
-    let server = walls::limits_wanted(&goal(Role::Server, SERVER));
+    // Both ends on one host need the most.
+    agrees("limits.d/c1m.conf", &format!("{LIMITS_HEADER}{}", limits(Role::Both).lines()));
+    let server = limits(Role::Server);
     let unit = fs::read_to_string(tuning("systemd/c1m-server.service")).unwrap_or_default();
     let computed = |name: &str| match name {
         "LimitNOFILE" => server.files,
@@ -126,8 +136,20 @@ fn the_limits_file_and_the_unit_suffice_for_a_million() {
         let name = line.split('=').next().unwrap_or_default();
         computed(name).map_or(format!("{line}\n"), |value| format!("{name}={value}\n"))
     };
-    agrees("systemd/c1m-server.service", &unit.lines().map(line).collect::<String>());
-    assert!(unit.contains("\nLimitNOFILE=") && unit.contains("\nLimitMEMLOCK="), "{unit}");
+    let unit: String = unit.lines().map(line).collect();
+    agrees("systemd/c1m-server.service", &unit);
+    let limit = |name: &str| -> u64 {
+        let value = unit.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+        value.parse().unwrap()
+    };
+    let (nofile, memlock) = (limit("LimitNOFILE="), limit("LimitMEMLOCK="));
+    for goal in on_cores(Role::Server) {
+        let cores = goal.cores.len();
+        assert!(
+            goal.needs(SERVER, nofile).fit(nofile) && goal.locked_bytes(SERVER, nofile) <= memlock,
+            "{cores} cores"
+        );
+    }
 }
 
 /// The beginning of the part of a wall's section that people wrote.
@@ -203,6 +225,27 @@ fn screens_have_the_numbers_of_the_arithmetic() {
     let roomy = both.connections + both.connections.div_ceil(9);
     let said = format!("ulimit -Hl {} ", both.locked_bytes(roomy, NOFILE) / 1024);
     assert!(walls.contains(&said), "{said}");
+}
+
+/// What a cgroup's limit counts of a connection is what is computed today: a unit's `MemoryMax=` is chosen by that.
+#[test]
+fn documents_have_what_a_cgroup_counts_of_a_connection() {
+    let counted = |version, end, hierarchy| {
+        let kernel = Kernel { version, accounting: true, ..Kernel::default() };
+        count(kernel.per_end(end, Family::V4, IdleBackend::Poll).counted(By::Cgroup(hierarchy)) as u64)
+    };
+    let server = |version, hierarchy| counted(version, End::Server, hierarchy);
+    let (v1, v2) = (server((6, 18), Hierarchy::V1), Hierarchy::V2);
+    let (before, since) = (server((6, 12), v2), server((6, 13), v2));
+    let said = format!(
+        "cgroup v1 counts {v1} bytes with kernel 6.18; v2 counts {before} before Linux 6.13, and {since} since."
+    );
+    let client = counted((6, 18), End::Client, Hierarchy::V1);
+    let said = format!("Of a server's connection {said} Of a client's connection both count {client}.");
+    assert_eq!((since, counted((6, 1), End::Client, v2)), (server((6, 18), v2), client.clone()));
+    for document in ["tuning/WALLS.md", "docs/guide/memory.md"] {
+        assert!(words_of(document).contains(&said), "{document}: {said}");
+    }
 }
 
 /// What a run says of a wall on a screen of WALLS.md is what it says today of the same evidence.

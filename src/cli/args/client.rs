@@ -80,8 +80,8 @@ pub struct ConnectionArguments {
     /// next message, or one of the server's. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hibernate: Option<Duration>,
-    /// Let at most N connections be awake at once, where others sleep, but one on each core at least; as many as memory
-    /// allows by default, at most 262,144.
+    /// At most N connections have a socket at once; each core may always have one. By default as many as memory allows,
+    /// and before Linux 6.8 file descriptors, at most 262,144.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
     /// Close N connections per second, evenly; as fast as it goes by default.

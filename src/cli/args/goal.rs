@@ -11,7 +11,8 @@ use crate::addresses::Address;
 use crate::command_error::Result;
 use crate::host::{Cores, Host};
 use crate::memory_model::{End, Family};
-use crate::plan::{Goal, IdleBackend, Layers, Reserve, Role, Routes, check_connections, check_hibernation};
+use crate::plan::{Goal, IdleBackend, Reserve, Role, Routes, check_connections, check_hibernation};
+use crate::sys::Resource;
 
 #[derive(Debug, Args)]
 pub struct GoalArguments {
@@ -46,8 +47,8 @@ pub struct GoalArguments {
     /// itself does not matter here.
     #[arg(long, value_name = "TIME|auto", value_parser = hibernate)]
     pub hibernate: Option<Duration>,
-    /// Connections awake at once at most at each end, where others sleep; as many as memory allows by default, at most
-    /// 262,144.
+    /// At most N connections have a socket at once at each end. By default as many as memory allows, and before Linux
+    /// 6.8 file descriptors, at most 262,144; `demo` lets at most 32,768.
     #[arg(long, value_name = "N", requires = "hibernate")]
     pub awake: Option<u64>,
 }
@@ -80,24 +81,31 @@ impl GoalArguments {
             routes.sources = host.loopback_sources(&routes, self.connections);
         }
         let layers = self.protocol.layers(self.tls.then(|| self.tls_min.into()));
-        let planned = || awake(host, role, self.connections, &routes, layers);
-        Ok(Goal {
+        let mut goal = Goal {
             role,
             connections: self.connections,
-            awake: self.hibernate.map(|_| self.awake.unwrap_or_else(planned)),
+            awake: self.awake,
+            keeps_descriptors: host.keeps_descriptors(),
             routes,
             cores: host.choose_cores(&self.cores.map_or(Cores::All, Cores::Count))?,
             layers,
-        })
+        };
+        if self.hibernate.is_some() && self.awake.is_none() {
+            goal.awake = Some(awake(host, &goal));
+        }
+        Ok(goal)
     }
 }
 
-/// How many connections may be awake at once, where others sleep: at each end that is on this host.
-pub fn awake(host: &Host, role: Role, connections: u64, routes: &Routes, layers: Layers) -> u64 {
+/// How many connections of a goal may be awake at once, where others sleep: at each end that is on this host.
+pub fn awake(host: &Host, goal: &Goal) -> u64 {
     let (server, client) = ((End::Server, IdleBackend::Poll), (End::Client, IdleBackend::Poll));
     let ends: Vec<_> =
-        [role.serves().then_some(server), role.dials().then_some(client)].into_iter().flatten().collect();
-    host.awake(connections, &ends, Family::of(&routes.targets), layers, Reserve::Auto)
+        [goal.role.serves().then_some(server), goal.role.dials().then_some(client)].into_iter().flatten().collect();
+    let family = Family::of(&goal.routes.targets);
+    let planned = host.awake(goal.connections, &ends, family, goal.layers, Reserve::Auto);
+    let nofile = Resource::Files.read().map_or(u64::MAX, |limit| limit.hard);
+    goal.awake_within(planned, nofile, host.descriptors_open(nofile))
 }
 
 #[derive(Debug, Args)]

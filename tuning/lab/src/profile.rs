@@ -37,8 +37,10 @@ impl Profile {
 /// What `c1m tune --profile extreme` prints for this goal.
 fn extreme(role: Role, connections: u64, awake: Option<u64>) -> String {
     let routes = Routes { targets: Vec::new(), ports: Ports::ARTICLE, sources: Vec::new() };
+    let (cores, layers) = (vec![0], Layers::default());
+    // It does not matter for boot parameters whether descriptors are kept.
     let parameters =
-        boot::parameters(&Goal { role, connections, awake, routes, cores: vec![0], layers: Layers::default() });
+        boot::parameters(&Goal { role, connections, awake, keeps_descriptors: false, routes, cores, layers });
     parameters.into_iter().map(|parameter| parameter.text).collect::<Vec<_>>().join(" ")
 }
 
