@@ -99,7 +99,12 @@ pub mod internal {
     pub mod failure;
     pub mod format;
     #[cfg(all(any(test, fuzzing), feature = "cli"))]
-    #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a property that does not hold ends its test")]
+    #[allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "a property that does not hold ends its test"
+    )]
     pub mod fuzz;
     pub mod hibernation;
     pub mod host;

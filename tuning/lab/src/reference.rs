@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bench_support::contract::Contract;
 use bench_support::reference::client::{Led, Target};
 use bench_support::reference::server;
 
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
 
 fn serve(address: Ipv4Addr) {
     let cores: Vec<usize> = (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
-    server::run(address, &cores, FIRST_PORT, PORTS, || say(r#"{"event":"ready"}"#));
+    let target = Target { address, first_port: FIRST_PORT, ports: PORTS };
+    server::run(&Contract::new(target, &cores), || say(r#"{"event":"ready"}"#));
 }
 
 /// Opens, then does what standard input says until it says `close` or ends.
