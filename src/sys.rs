@@ -181,6 +181,11 @@ pub fn dying_with_parent(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(ask) }
 }
 
+/// Locks a file for its opener alone, and waits while another one has it (flock(2)). Closing it unlocks it.
+pub fn lock(file: &File) -> io::Result<()> {
+    Ok(rustix::io::retry_on_intr(|| rustix::fs::flock(file, rustix::fs::FlockOperation::LockExclusive))?)
+}
+
 /// Sends SIGINT to a process, which ends it in order. Returns whether the process exists.
 pub fn interrupt(pid: u32) -> bool {
     // SAFETY: the kernel takes two numbers and no pointer.

@@ -2,6 +2,7 @@
 //! so that `revert` restores exactly what was there, whatever happened in between.
 
 mod durable;
+mod lock;
 mod overrides;
 pub(crate) mod state;
 
@@ -10,6 +11,7 @@ use crate::error::Errno;
 use crate::host::Host;
 use crate::walls::{Limits, Setting};
 use durable::{remove, replace};
+use lock::Lock;
 use state::State;
 
 pub use state::Reverted;
@@ -38,19 +40,20 @@ fn is_ours(host: &Host, path: &str) -> bool {
 
 /// One line for each setting that another file lowers at the next boot or login, after the files of `--persist` are
 /// read. The line names that file.
-pub fn overridden(host: &Host, limits: Limits) -> Result<Vec<String>> {
-    let kept = State::read(host)?;
-    let wanted = kept.iter().flat_map(State::wanted).map(|(name, then, _)| (name, then));
+pub fn overridden(host: &Host) -> Result<Vec<String>> {
+    let Some(kept) = State::read(host)? else { return Ok(Vec::new()) };
+    let wanted = kept.wanted().map(|(name, then, _)| (name, then));
     let mut lines = overrides::of_sysctls(host, SYSCTL_FILE, wanted);
-    lines.extend(overrides::of_limits(host, LIMITS_FILE, limits));
+    lines.extend(overrides::of_limits(host, LIMITS_FILE, kept.limits()));
     Ok(lines)
 }
 
-/// Sets all settings or none. With `persist` it also writes them to /etc for the next boot, together with those that an
-/// earlier `apply` set. Returns whether there was anything to do.
+/// Sets all settings or none. With `persist` it also writes them and these limits to /etc for the next boot, together with
+/// those that an earlier `apply` set. Returns whether there was anything to do. Another process that changes settings is
+/// waited for.
 ///
-/// Fails when this process may not write one of the settings, or when the kernel does not take a value. Everything is
-/// then as it was, or the error says that it is not.
+/// Fails when this process may not write one of the settings, when another process has changed one since it was judged, or
+/// when the kernel does not take a value. Everything is then as it was, or the error says that it is not.
 pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Result<bool> {
     if let Some(setting) = settings.iter().find(|setting| !host.may_write_sysctl(setting.name)) {
         return Err(CommandError::host(
@@ -59,14 +62,20 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
             "run it as root, in the host's own network namespace",
         ));
     }
+    let wants_no_limit = persist.is_none_or(|limits| limits == Limits::default());
+    if settings.is_empty() && wants_no_limit && (persist.is_none() || State::read(host)?.is_none()) {
+        return Ok(false);
+    }
+    let _lock = Lock::take(host)?;
+    check_unchanged(host, settings)?;
     let before = State::read(host)?;
     // A file with an earlier name is taken over if the state knows what was there before it.
     let known = |path: &&str| before.as_ref().is_some_and(|before| before.knows(path));
     let replaced: Vec<&str> = earlier(host).into_iter().filter(|path| persist.is_some() && known(path)).collect();
     let own: &[&str] = if persist.is_some() { &[SYSCTL_FILE, LIMITS_FILE] } else { &[] };
-    let step = State::now(host, settings, &[own, &replaced].concat())?;
+    let step = State::now(host, settings, persist.unwrap_or_default(), &[own, &replaced].concat())?;
     let kept = State::merged(before.clone(), &step);
-    let files = persist.map(|limits| files(&kept, limits)).unwrap_or_default();
+    let files = persist.map(|_| files(&kept)).unwrap_or_default();
     if settings.is_empty() && files.is_empty() {
         return Ok(false);
     }
@@ -86,6 +95,21 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
         with_aftermath(error, undone)
     })?;
     Ok(true)
+}
+
+/// Fails where a setting is no more what it was when the goal was judged: the value that was found to suffice then may be a
+/// lower one now.
+fn check_unchanged(host: &Host, settings: &[Setting]) -> Result<()> {
+    for setting in settings {
+        if let Some(now) = host.sysctl_text(setting.name).filter(|now| *now != setting.now) {
+            return Err(CommandError::host(
+                format!("{} is {now}, and was {} a moment ago", setting.name, setting.now).replace('\t', " "),
+                "another program changes settings too, so nothing was changed",
+                "run it again",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn turn(host: &Host, settings: &[Setting]) -> Result<()> {
@@ -133,24 +157,32 @@ fn with_aftermath(mut error: CommandError, undone: Result<()>) -> CommandError {
     error
 }
 
-/// Restores what was there before the first `apply`; `None` if nothing was applied.
+/// Restores what was there before the first `apply`; `None` if nothing was applied. Another process that changes settings is
+/// waited for.
 ///
 /// Fails when something could not be restored. All else is restored then, the state is kept, and another `revert` tries
 /// again.
 pub fn revert(host: &Host) -> Result<Option<Reverted>> {
+    if !State::may_be_there(host) && written(host).is_empty() {
+        return Ok(None);
+    }
+    let _lock = Lock::take(host)?;
     let Some(state) = State::read(host)? else {
         // An `apply` that was killed before its first state was complete leaves an incomplete file, and nothing else.
         State::clear_away(host);
         // Without its state it is not known what was there before a file of ours, so the file is removed.
-        let lost: Vec<_> =
-            [SYSCTL_FILE, LIMITS_FILE].into_iter().filter(|path| is_ours(host, path)).chain(earlier(host)).collect();
-        let removed =
-            lost.iter().map(|path| remove(&host.path(path)).map(|()| host.path(path))).collect::<Result<Vec<_>>>()?;
+        let remove = |path: &str| remove(&host.path(path)).map(|()| host.path(path));
+        let removed = written(host).into_iter().map(remove).collect::<Result<Vec<_>>>()?;
         return Ok((!removed.is_empty()).then(|| Reverted { files: removed, ..Reverted::default() }));
     };
     let reverted = state.restore(host)?;
     State::forget(host)?;
     Ok(Some(reverted))
+}
+
+/// The files that `--persist` wrote.
+fn written(host: &Host) -> Vec<&'static str> {
+    [SYSCTL_FILE, LIMITS_FILE].into_iter().filter(|path| is_ours(host, path)).chain(earlier(host)).collect()
 }
 
 /// The text of a sysctl file: name and value of each setting, and its reason as a comment.
@@ -164,8 +196,8 @@ pub fn sysctl_conf<'a>(settings: impl Iterator<Item = (&'a str, &'a str, &'a str
     settings.map(line).collect()
 }
 
-fn files(kept: &State, limits: Limits) -> Vec<(&'static str, String)> {
-    let (settings, limits) = (sysctl_conf(kept.wanted()), limits.lines());
+fn files(kept: &State) -> Vec<(&'static str, String)> {
+    let (settings, limits) = (sysctl_conf(kept.wanted()), kept.limits().lines());
     [(SYSCTL_FILE, settings), (LIMITS_FILE, limits)]
         .into_iter()
         .filter(|(_, text)| !text.is_empty())

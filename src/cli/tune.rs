@@ -41,7 +41,7 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
             (true, false) => "applied until the next boot; `c1m tune --revert` undoes it",
         });
         if arguments.persist {
-            tune::overridden(&host, limits.unwrap_or_default())?.iter().for_each(warn);
+            tune::overridden(&host)?.iter().for_each(warn);
         }
         return Ok(Ended::Well);
     }

@@ -45,14 +45,18 @@ pub fn remove(path: &Path) -> Result<()> {
     gone.map_err(|error| failed("remove", path, &error))
 }
 
-fn make_folder(folder: &Path) -> IoResult<()> {
+/// Makes a folder, and those above it that are missing.
+pub fn make_folder(folder: &Path) -> IoResult<()> {
     if folder.is_dir() {
         return Ok(());
     }
     let above = folder.parent().unwrap_or(Path::new("/"));
     make_folder(above)?;
-    fs::create_dir(folder)?;
-    sync(above)
+    match fs::create_dir(folder) {
+        // Another process was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made.and_then(|()| sync(above)),
+    }
 }
 
 /// A name in a folder outlives a power cut only once the folder is synchronised.

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::durable::{failed, remove, replace, scrap};
 use crate::command_error::{CommandError, Result};
 use crate::host::{Host, Reading};
-use crate::walls::Setting;
+use crate::walls::{Limits, Setting};
 
 /// The file of the state, below the host's root.
 const FILE: &str = "var/lib/c1m/tune.json";
 
-/// The version of the file's form. A file of a later version is refused, and not touched.
-const VERSION: u32 = 1;
+/// The version of the file's form. A file of a later version is refused, and not touched. Version 1 had no limits.
+const VERSION: u32 = 2;
 
 /// What was there before the first change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct State {
     version: u32,
     place: Place,
     settings: Vec<Turned>,
+    /// The hard limits that are wanted from the next login on. Once they are in force no later step asks for them.
+    #[serde(default)]
+    limits: Limits,
     files: Vec<Written>,
     /// Folders that did not exist, outermost first.
     folders: Vec<String>,
@@ -73,8 +76,8 @@ pub struct Reverted {
 }
 
 impl State {
-    /// The values and files that are there now, where these settings and files are to be.
-    pub fn now(host: &Host, settings: &[Setting], paths: &[&str]) -> Result<State> {
+    /// The values and files that are there now, where these settings, limits and files are to be.
+    pub fn now(host: &Host, settings: &[Setting], limits: Limits, paths: &[&str]) -> Result<State> {
         let turned = |setting: &Setting| Turned {
             name: setting.name.to_owned(),
             was: host.sysctl_text(setting.name).unwrap_or_else(|| setting.now.clone()),
@@ -93,16 +96,18 @@ impl State {
             version: VERSION,
             place: Place::here(host),
             settings: settings.iter().map(turned).collect(),
+            limits,
             files: paths.iter().map(written).collect::<Result<_>>()?,
             folders: paths.iter().flat_map(missing).collect(),
         })
     }
 
-    /// Several steps as one: what was there before the first step, and the value that the last step wants of each
-    /// setting.
+    /// Several steps as one: what was there before the first step, the value that the last step wants of each setting, and
+    /// the highest of each limit.
     pub fn merged(before: Option<State>, step: &State) -> State {
         let Some(mut all) = before else { return step.clone() };
-        all.place = step.place.clone();
+        (all.version, all.place) = (VERSION, step.place.clone());
+        all.limits = all.limits.higher(step.limits);
         for new in &step.settings {
             match all.settings.iter_mut().find(|turned| turned.name == new.name) {
                 Some(known) => (known.then, known.reason) = (new.then.clone(), new.reason.clone()),
@@ -130,9 +135,20 @@ impl State {
         mine.try_for_each(|written| written.restore(host).map(drop))
     }
 
+    /// The hard limits that are wanted.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Name, wanted value and reason of each setting.
     pub fn wanted(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.settings.iter().map(|turned| (&*turned.name, &*turned.then, &*turned.reason))
+    }
+
+    /// Whether there may be a state, or what a process has left that was killed before it had written one: their folder is
+    /// there.
+    pub fn may_be_there(host: &Host) -> bool {
+        host.path(FILE).parent().is_some_and(Path::exists)
     }
 
     /// The state that was written, if there is one.
@@ -296,8 +312,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A step: for each name the value found and the value wanted, and the files found.
-    fn step(settings: &[(u8, u8, u8)], files: &[(u8, Option<u8>)]) -> State {
+    /// A step: for each name the value found and the value wanted, the limits wanted, and the files found.
+    fn step(settings: &[(u8, u8, u8)], limits: Limits, files: &[(u8, Option<u8>)]) -> State {
         let turned = |(name, was, then): &(u8, u8, u8)| Turned {
             name: name.to_string(),
             was: was.to_string(),
@@ -312,34 +328,40 @@ mod tests {
             version: VERSION,
             place: Place::default(),
             settings: settings.iter().map(turned).collect(),
+            limits,
             files: files.iter().map(written).collect(),
             folders: Vec::new(),
         }
     }
 
     proptest! {
-        /// However many steps: each name once, with the first value found and the last one wanted.
+        /// However many steps: each name once, with the first value found and the last one wanted; and of the limits the
+        /// highest.
         #[test]
         fn the_first_value_is_kept_and_the_last_one_wanted(
-            steps in prop::collection::vec((prop::collection::btree_map(0u8..6, (any::<u8>(), any::<u8>()), 0..6), prop::collection::btree_map(0u8..3, any::<Option<u8>>(), 0..3)), 1..8)
+            steps in prop::collection::vec((prop::collection::btree_map(0u8..6, (any::<u8>(), any::<u8>()), 0..6), any::<(Option<u64>, Option<u64>)>(), prop::collection::btree_map(0u8..3, any::<Option<u8>>(), 0..3)), 1..8)
         ) {
             let mut all = None;
-            for (settings, files) in &steps {
+            for (settings, (nofile, memlock), files) in &steps {
                 let settings: Vec<_> = settings.iter().map(|(name, (was, then))| (*name, *was, *then)).collect();
                 let files: Vec<_> = files.iter().map(|(path, was)| (*path, *was)).collect();
-                all = Some(State::merged(all, &step(&settings, &files)));
+                let limits = Limits { files: *nofile, memory: *memlock };
+                all = Some(State::merged(all, &step(&settings, limits, &files)));
             }
             let all = all.unwrap();
             for name in 0..6u8 {
-                let seen: Vec<_> = steps.iter().filter_map(|(settings, _)| settings.get(&name)).collect();
+                let seen: Vec<_> = steps.iter().filter_map(|(settings, ..)| settings.get(&name)).collect();
                 let kept: Vec<_> = all.settings.iter().filter(|turned| turned.name == name.to_string()).collect();
                 prop_assert_eq!(kept.len(), usize::from(!seen.is_empty()));
                 if let (Some(kept), Some(first), Some(last)) = (kept.first(), seen.first(), seen.last()) {
                     prop_assert_eq!((&kept.was, &kept.then), (&first.0.to_string(), &last.1.to_string()));
                 }
             }
+            let files = steps.iter().filter_map(|(_, (nofile, _), _)| *nofile).max();
+            let memory = steps.iter().filter_map(|(_, (_, memlock), _)| *memlock).max();
+            prop_assert_eq!(all.limits(), Limits { files, memory });
             for path in 0..3u8 {
-                let first = steps.iter().find_map(|(_, files)| files.get(&path));
+                let first = steps.iter().find_map(|(.., files)| files.get(&path));
                 let kept: Vec<_> = all.files.iter().filter(|written| written.path == path.to_string()).collect();
                 prop_assert_eq!(kept.len(), usize::from(first.is_some()));
                 if let (Some(kept), Some(first)) = (kept.first(), first) {

@@ -1,12 +1,14 @@
 //! Settings are applied and reverted, in a network namespace whose settings were lowered first, with folders of the
 //! test's own mounted over those in /etc and /var/lib.
 
+mod together;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use c1m::internal::host::Host;
 use c1m::internal::tune as library;
@@ -381,7 +383,7 @@ fn a_state_that_is_not_ours_is_not_touched() {
             ("{\"settings\": [", "EOF"),
             ("[1, 2]", "invalid"),
             ("{\"settings\": [], \"files\": []}", "missing field"),
-            ("{\"version\": 2, \"steps\": []}", "version 2"),
+            ("{\"version\": 3, \"steps\": []}", "version 3"),
         ] {
             fs::write(STATE, text).unwrap();
             let before = HostState::now();
@@ -424,8 +426,16 @@ fn without_privilege_the_first_setting_is_named() {
 
 /// Runs the program, and kills it before its `nth` system call that may change something outside of the process.
 /// Returns whether the program made that many. Otherwise it must succeed.
-#[expect(clippy::zombie_processes, reason = "next_stop reaps it")]
 fn killed_at(nth: usize, arguments: &str) -> bool {
+    let Some(mut child) = stopped_at(nth, arguments) else { return false };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    true
+}
+
+/// The same, but the program is stopped there, and traced by this thread. `None` if it made fewer such calls.
+#[expect(clippy::zombie_processes, reason = "next_stop reaps it")]
+fn stopped_at(nth: usize, arguments: &str) -> Option<Child> {
     let mut command = c1m();
     command.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     with_few_descriptors(&mut command);
@@ -436,7 +446,7 @@ fn killed_at(nth: usize, arguments: &str) -> bool {
             _ => Err(std::io::Error::last_os_error()),
         });
     }
-    let mut child = command.spawn().unwrap();
+    let child = command.spawn().unwrap();
     let pid = child.id() as libc::pid_t;
     let mut seen = 0;
     let mut stop = next_stop(pid);
@@ -447,13 +457,11 @@ fn killed_at(nth: usize, arguments: &str) -> bool {
     while let Some(status) = stop {
         if libc::WIFEXITED(status) {
             assert_eq!(libc::WEXITSTATUS(status), 0, "{arguments}");
-            return false;
+            return None;
         }
         seen += usize::from(is_about_to_change_something(pid));
         if seen == nth {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
+            return Some(child);
         }
         // SAFETY: the child is ours, stopped, and traced by this thread.
         assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, 0) }, 0);
