@@ -1,7 +1,7 @@
 //! Echoes over TLS 1.3, and reads its certificate again whenever it is told to, without dropping anyone.
 //!
-//!     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \\
-//!         -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \\
+//!     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
+//!         -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
 //!         -keyout key.pem -out cert.pem
 //!     cargo run --release --example tls_echo -- 9000 cert.pem key.pem
 //!     openssl s_client -connect localhost:9000 -CAfile cert.pem -quiet
