@@ -125,6 +125,73 @@ fn every_rust_file(folder: &Path, into: &mut String) {
     }
 }
 
+/// The section of a guide below a heading.
+fn section(guide: &str, heading: &str) -> String {
+    let text = fs::read_to_string(root().join("docs/guide").join(guide)).unwrap();
+    let found = text.split("\n## ").find(|section| section.lines().next() == Some(heading));
+    found.unwrap_or_else(|| panic!("{guide} has no section {heading}")).to_owned()
+}
+
+/// What stands in the code between `before` and `after`, on each line that has both.
+fn named<'a>(code: &'a str, before: &str, after: &str) -> Vec<&'a str> {
+    let between = |line: &'a str| line.split_once(before)?.1.split_once(after).map(|(name, _)| name);
+    code.lines().filter_map(between).collect()
+}
+
+fn is_explained(names: &[&str], text: &str, least: usize) {
+    assert!(names.len() >= least, "{names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !text.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/guide/reports.md explains no {missing:?}");
+}
+
+/// Programs read events and results: the guide has each event, and each field of a result.
+#[test]
+fn the_guide_explains_every_event_and_field() {
+    let mut printing = String::new();
+    every_rust_file(&root().join("src/cli"), &mut printing);
+    is_explained(&named(&printing, "\"event\": \"", "\""), &section("reports.md", "Events"), 10);
+    is_explained(&named(&printing, "told[\"event\"] = \"", "\""), &section("reports.md", "Events"), 1);
+    let code = fs::read_to_string(root().join("src/results/document.rs")).unwrap();
+    let results = section("reports.md", "Results");
+    for (part, field, least) in [
+        ("ClientDocument", "    pub ", 30),
+        ("Latencies", "    #[serde(rename = \"", 5),
+        ("ServerDocument", "    pub ", 15),
+    ] {
+        let from = code.find(&format!("pub struct {part} {{")).unwrap();
+        let body = code[from..].split("\n}").next().unwrap();
+        let names = named(body, field, if part == "Latencies" { "\")]" } else { ":" });
+        // The fields of these two stand in the place of one that they have.
+        let names: Vec<_> = names.into_iter().filter(|name| !["latencies", "spoken"].contains(name)).collect();
+        is_explained(&names, &results, least);
+    }
+    let spoken = fs::read_to_string(root().join("src/results/spoken.rs")).unwrap();
+    let from = spoken.find("pub struct SpokenDocument {").unwrap();
+    is_explained(&named(spoken[from..].split("\n}").next().unwrap(), "    pub ", ":"), &results, 3);
+}
+
+/// The guides have each metric under the name that Prometheus shows.
+#[test]
+fn the_guides_explain_every_metric() {
+    let code = fs::read_to_string(root().join("src/metrics/families.rs")).unwrap();
+    let code = code.split("#[cfg(test)]").next().unwrap();
+    let shown = |name: &str, rest: &str| {
+        let kind = rest.split("MetricType::").nth(1).unwrap();
+        let ending = if kind.starts_with("Counter") { "_total" } else { "" };
+        format!("{name}{}", if kind.starts_with("Info") { "_info" } else { ending })
+    };
+    let quoted = |mark: &'static str| code.split(mark).skip(1).filter_map(|rest: &str| rest.split_once('"'));
+    let all: Vec<String> =
+        quoted("name: \"").chain(quoted("encode_descriptor(\"")).map(|(name, rest)| shown(name, rest)).collect();
+    assert!(all.len() >= 45, "{all:?}");
+    let mut paths = Vec::new();
+    documents(&root().join("docs/guide"), &mut paths);
+    let guides: String = paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let is_there = |name: &String| ["`", "{"].iter().any(|end| guides.contains(&format!("`{name}{end}")));
+    let missing: Vec<_> = all.iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "no guide explains {missing:?}");
+}
+
 #[test]
 fn readme_stays_short() {
     let words = fs::read_to_string(root().join("README.md")).unwrap().split_whitespace().count();
