@@ -9,7 +9,8 @@ use crate::format;
 pub const DELAYED_ACKNOWLEDGEMENT: Duration = Duration::from_millis(50);
 
 /// The warning for a shorter silence.
-pub const TOO_SOON: &str = "--hibernate below 50 ms: an acknowledgement may still be outstanding, and putting such a connection to sleep is tried in vain";
+pub const TOO_SOON: &str =
+    "--hibernate below 50 ms: an acknowledgement may still be outstanding; such a connection cannot sleep yet";
 
 /// The line on start.
 pub fn asleep_after(silence: Duration, awake: u64) -> String {

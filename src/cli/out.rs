@@ -15,7 +15,7 @@ use crate::output::{self, Output, Stream};
 use crate::render::json;
 use crate::sys;
 
-/// Bytes that wait for a reader who does not read. Then lines are left out until he reads again.
+/// Bytes that wait for a reader that does not read. Beyond them lines are left out until the reader catches up.
 const MOST_WAITING: usize = 64 << 10;
 
 /// How long the end of a command waits for a reader of its lines.

@@ -10,7 +10,7 @@ pub enum TakeoverReason {
     Misfit(String),
     /// What an earlier process has left with the service manager cannot be used: why.
     Left(String),
-    /// What an earlier process has left with the service manager is not all: it kept so many descriptors of so many.
+    /// What an earlier process has left with the service manager is not all: it kept `there` of `all` descriptors.
     Incomplete {
         /// Those that are there.
         there: usize,
