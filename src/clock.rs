@@ -76,8 +76,6 @@ pub struct Clock {
     asleep: Option<Instant>,
     /// When it last checked for a suspension.
     noted: Instant,
-    /// When it last found one.
-    resumed: Option<Instant>,
     suspended: Suspended,
     waits: Waits,
 }
@@ -101,7 +99,6 @@ impl Clock {
             counted: Mark::default(),
             asleep: Some(now),
             noted: now,
-            resumed: None,
             suspended: Suspended::default(),
             waits: Waits::begin(now, account),
         }
@@ -125,7 +122,7 @@ impl Clock {
             // If the kernel keeps no account, all of it may have been waiting for a processor. Schedules catch up with
             // such waits.
             let waited = self.waits.since(now).unwrap_or(gap);
-            self.resume(now, gap.saturating_sub(waited));
+            self.resume(gap.saturating_sub(waited));
         } else {
             self.waits.refresh(now);
         }
@@ -139,9 +136,8 @@ impl Clock {
     }
 
     /// Notes a suspension: the thread did not run for this time, and did not wait for a processor.
-    fn resume(&mut self, now: Instant, after: Duration) {
+    fn resume(&mut self, after: Duration) {
         if after >= SHORTEST_SUSPENSION {
-            self.resumed = Some(now);
             self.suspended = Suspended { times: self.suspended.times + 1, time: self.suspended.time + after };
         }
     }
@@ -149,11 +145,6 @@ impl Clock {
     /// How often the process was suspended since the clock began, and how long.
     pub fn suspended(&self) -> Suspended {
         self.suspended
-    }
-
-    /// Whether the process was suspended since an instant.
-    pub fn was_suspended_since(&self, instant: Instant) -> bool {
-        self.resumed.is_some_and(|resumed| resumed > instant)
     }
 
     /// The start of something, from which elapsed time is measured.
@@ -305,7 +296,6 @@ mod tests {
         let Suspended { times, time } = clock.suspended();
         assert!(times == 1 && time <= HOURS && time > HOURS / 2, "{time:?}");
         assert_eq!(clock.begun(begun), start + time);
-        assert!(clock.was_suspended_since(asleep) && !clock.was_suspended_since(asleep + HOURS));
         // What begins now has nothing to do with it.
         let now = asleep + HOURS;
         assert_eq!(clock.begun(clock.start(now)), now);
@@ -324,7 +314,7 @@ mod tests {
         clock.waits.account = None;
         clock.look(start + 4 * HOURS);
         assert_eq!(clock.suspended(), Suspended::default());
-        clock.resume(start + 4 * HOURS, SHORTEST_SUSPENSION / 2);
+        clock.resume(SHORTEST_SUSPENSION / 2);
         assert_eq!(clock.suspended(), Suspended::default());
     }
 

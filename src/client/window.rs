@@ -12,8 +12,9 @@ use crate::token::ConnId;
 /// What a probe waits for.
 #[derive(Debug)]
 pub enum Awaited {
-    /// A connect. The plain socket stays open to ask TCP about it.
-    Connect { socket: Socket, given_up: bool },
+    /// A connect. The plain socket stays open to ask TCP about it. The first attempt to dial the connection, perhaps from
+    /// another source port, started at `attempted`, on the shard's own clock.
+    Connect { socket: Socket, given_up: bool, attempted: Mark },
     /// The end of a TLS handshake. The engine gives up a late one.
     Handshake { socket: Socket },
     /// An answer. While the connection is opened the plain socket is still there.

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod routes;
+mod storms;
 mod told;
 
 use std::fs::File;

@@ -56,7 +56,9 @@ impl Storm {
         assert_eq!(run.number("failed"), causes.map(|n| n.as_u64().unwrap()).sum::<u64>(), "{}", run.json);
         assert_eq!(run.finished.code() == 0, run.json["complete"] == true, "{}", run.json);
         run.finished.out.lines().filter(|line| line.contains(" to go ")).for_each(adds_up);
-        has_client_names_and(&run.json, &["storm", "timeline", "about"]);
+        let sleeps = run.json.get("hibernation").map(|_| "hibernation");
+        let names: Vec<_> = ["storm", "timeline", "about"].into_iter().chain(sleeps).collect();
+        has_client_names_and(&run.json, &names);
         run
     }
 }

@@ -11,6 +11,7 @@ use super::{ClientConnections, ClientDriver, ConnState};
 use crate::addresses::Address;
 use crate::client::ports::{Choice, Way, lacks_address};
 use crate::client::window::{Awaited, Due, Probe};
+use crate::clock::Mark;
 use crate::connections::CloseReason;
 use crate::error::{Errno, Result};
 use crate::failure::Cause;
@@ -33,15 +34,17 @@ pub(super) struct Attempt {
     intended: Instant,
     /// When the first attempt started.
     started: Instant,
+    /// The same on the shard's own clock, by which it becomes late.
+    since: Mark,
     /// No port was tried yet.
     untried: bool,
 }
 
 impl Attempt {
     /// The attempt after it has waited for a port of this host: the wait is no latency of the server.
-    fn after_wait(self, now: Instant) -> Attempt {
+    fn after_wait(self, now: Instant, since: Mark) -> Attempt {
         let waited = now.saturating_duration_since(self.started);
-        Attempt { intended: self.intended + waited, started: now, untried: false, ..self }
+        Attempt { intended: self.intended + waited, started: now, since, untried: false, ..self }
     }
 }
 
@@ -71,7 +74,8 @@ impl ClientDriver {
         let is_anew = self.is_anew(index);
         let ports = &self.config.ports;
         let port = if is_anew { ports.anew(number, started) } else { ports.first(number, started) };
-        let attempt = Attempt { index, intended: intended.unwrap_or(started), started, untried: false };
+        let since = connections.clock().now();
+        let attempt = Attempt { index, intended: intended.unwrap_or(started), started, since, untried: false };
         let outcome = self.dial_from(connections, attempt, port)?;
         let waits = is_anew && outcome == Dialed::NoPort;
         if waits {
@@ -110,15 +114,14 @@ impl ClientDriver {
     /// that rested are tried again, and so there is always one to try.
     fn dial_again(&mut self, connections: &mut ClientConnections, attempt: Attempt) -> Result<Dialed> {
         let number = self.number(attempt.index);
-        let now = Instant::now();
-        let is_late = now.saturating_duration_since(attempt.started) >= self.config.workload.connect_timeout;
-        if is_late && !connections.clock().was_suspended_since(attempt.started) {
+        let (now, mark) = (Instant::now(), connections.clock().now());
+        if mark.since(attempt.since) >= self.config.workload.connect_timeout {
             return Ok(self.not_dialed(attempt.index, Errno::EADDRNOTAVAIL));
         }
         let ports = &self.config.ports;
         let port = if self.is_anew(attempt.index) { ports.anew(number, now) } else { ports.another(number, now) };
         let attempt = match port {
-            Choice::Port(_) if attempt.untried => attempt.after_wait(now),
+            Choice::Port(_) if attempt.untried => attempt.after_wait(now, mark),
             _ => attempt,
         };
         let outcome = self.dial_from(connections, attempt, port)?;
@@ -135,7 +138,7 @@ impl ClientDriver {
 
     /// Dials a connection from a source port, or counts it as failed if there is none.
     fn dial_from(&mut self, connections: &mut ClientConnections, attempt: Attempt, port: Choice) -> Result<Dialed> {
-        let Attempt { index, intended, started, .. } = attempt;
+        let Attempt { index, intended, started, since, .. } = attempt;
         let number = self.number(index);
         let (source, to) = self.config.workload.routes.of(number);
         let port = match port {
@@ -160,7 +163,7 @@ impl ClientDriver {
         };
         let Some(conn) = connections.dial(socket.as_raw_fd(), to)? else { return Ok(Dialed::NoSlot) };
         connections.keep_dialed(conn, &socket);
-        let awaited = Awaited::Connect { socket, given_up: false };
+        let awaited = Awaited::Connect { socket, given_up: false, attempted: since };
         let key = self.window.add(Probe {
             conn,
             awaited,
@@ -207,8 +210,12 @@ impl ClientDriver {
             self.config.ports.give_back(number, port, Instant::now());
             return false;
         }
-        let Some(Probe { due, started, .. }) = self.window.remove(state.key()) else { return false };
-        self.pass_over(Attempt { index, intended: due.intended, started, untried: false }, port);
+        let Some(Probe { due, started, awaited: Awaited::Connect { attempted, .. }, .. }) =
+            self.window.remove(state.key())
+        else {
+            return false;
+        };
+        self.pass_over(Attempt { index, intended: due.intended, started, since: attempted, untried: false }, port);
         true
     }
 }
@@ -260,8 +267,10 @@ mod tests {
         let (intended, wait) = (Instant::now(), Duration::from_secs(50));
         for late in [0, 3].map(Duration::from_secs) {
             let started = intended + late;
-            let attempt = Attempt { index: 0, intended, started, untried: true }.after_wait(started + wait);
-            assert_eq!((attempt.started, attempt.untried), (started + wait, false));
+            let (began, later) = (Mark::default(), Mark::default().after(wait));
+            let attempt = Attempt { index: 0, intended, started, since: began, untried: true };
+            let attempt = attempt.after_wait(started + wait, later);
+            assert_eq!((attempt.started, attempt.since, attempt.untried), (started + wait, later, false));
             assert_eq!(attempt.started - attempt.intended, late);
         }
     }

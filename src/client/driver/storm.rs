@@ -399,7 +399,8 @@ impl ClientDriver {
     }
 
     /// Lets the victims send messages whose answers they will not read, evenly paced: a flood would show what this
-    /// machine copies in a second. A victim that cannot send any more leaves out its turn.
+    /// machine copies in a second. A victim that cannot send any more leaves out its turn, and so does one that sleeps and
+    /// finds no slot.
     fn demand(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(storm) = &mut self.storm else { return Ok(Schedule::Finished) };
         // Several together: otherwise each message would wake the shard.
@@ -414,7 +415,9 @@ impl ClientDriver {
             let Some(conn) = storm.asking.next() else { break };
             storm.asking.asked += 1;
             storm.asking.total += 1;
-            connections.pause_reads(conn)?;
+            if !connections.pause_reads(conn)? {
+                continue;
+            }
             let Some(state) = connections.state(conn).map(|state| *state) else { continue };
             if connections.is_sending(conn) {
                 continue;

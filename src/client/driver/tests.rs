@@ -10,7 +10,9 @@ use crate::client::course::{Course, Fanout, Scenario, Storm};
 use crate::client::fanout::{Closed, Leading};
 use crate::client::ports::{Choice, Ports, Way, random_seed};
 use crate::client::{Routes, Workload};
+use crate::clock::LONGEST_LOOK;
 use crate::connections::{CloseMode, ConnectionsConfig};
+use crate::error::Errno;
 use crate::host::SourcePorts;
 use crate::plan;
 use crate::protocol::Publication;
@@ -320,6 +322,31 @@ fn a_storm_dials_on_while_a_connection_waits_for_a_port() {
         scene.driver().done
     });
     assert_eq!((progress.live.get(), progress.failed.get()), (4, 0));
+}
+
+/// Even when no port is free and the process was suspended meanwhile: a suspension is no time, and all other time counts.
+#[test]
+fn a_connection_waits_for_a_port_as_long_as_for_a_connect() {
+    let course = storm(Scenario::Reconnect, 1);
+    let workload = Workload { connections: 2, course, connect_timeout: SECOND, ..Workload::default() };
+    let mut scene = Scene::open(workload);
+    let progress = scene.driver().config.progress.clone();
+    scene.begin(Phase::Storm);
+    scene.turn(Duration::ZERO);
+    exhaust(&scene.driver().config.ports.clone(), 1);
+    scene.turn(Duration::ZERO);
+    assert_eq!((scene.driver().again.len(), progress.redialed.get()), (1, 1), "it waits for a port");
+    let resumed = Instant::now() + HOUR;
+    scene.reactor.connections.engine.look(resumed);
+    assert!(scene.reactor.connections.clock().suspended().times > 0);
+    scene.turn(Duration::ZERO);
+    assert_eq!((scene.driver().again.len(), progress.failed.get()), (1, 0), "it still waits");
+    let looks = SECOND.div_duration_f64(LONGEST_LOOK) as u32;
+    (1..=looks).for_each(|look| scene.reactor.connections.engine.look(resumed + LONGEST_LOOK * look));
+    scene.turn(Duration::ZERO);
+    assert_eq!((scene.driver().again.len(), progress.failed.get()), (0, 1));
+    assert_eq!(scene.driver().causes, Causes::from([(Cause::Errno(Errno::EADDRNOTAVAIL), 1)]));
+    assert!(scene.driver().done, "the storm is over");
 }
 
 /// What one of two shards sees of a fan-out. It has two subscribers, and the other shard publishes.
