@@ -47,7 +47,7 @@ fn warn_of(plan: &Planned, workload: &Workload) {
 /// The warning after the process was suspended.
 fn suspension(time: Duration) -> String {
     format!(
-        "the client did not run for {:.1} s: it was stopped, or its machine was; schedules and holds are put off by that time, and the latencies of operations in flight contain it",
+        "the client did not run for {:.1} s: it was stopped, or its machine was; schedules and holds are put off by that time; the latencies of operations in flight contain it, and so do the seconds and rates of phases",
         time.as_secs_f64()
     )
 }

@@ -119,7 +119,7 @@ fn suspended(document: &ClientDocument) -> Option<String> {
     (document.suspensions > 0).then(|| {
         let (times, seconds) = (count(document.suspensions), document.suspended_seconds);
         format!(
-            "suspended {times} times, {seconds:.1} s{longest}: schedules and holds were put off by that time, and the latencies of operations in flight contain it"
+            "suspended {times} times, {seconds:.1} s{longest}: schedules and holds were put off by that time; the latencies of operations in flight contain it, and so do the seconds and rates of phases"
         )
     })
 }
