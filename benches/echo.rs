@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bench_support::compare::{self, Effort, Pairs, Quiet, ServerProcess, Side, median};
-use bench_support::contract::Contract;
+use bench_support::contract::{self, Contract};
 use bench_support::reference::client::{self, MESSAGE_BYTES, Target};
 use bench_support::reference::server;
 use bench_support::sys;
@@ -26,7 +26,7 @@ const SERVER_ROLE: &str = "reference-server";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|role| role == SERVER_ROLE) {
-        return server::run(&Contract::new(TARGET, &[SERVER_CORE]));
+        return server::run(&Contract::new(TARGET, &[SERVER_CORE]), contract::ready);
     }
     let effort = Effort::from_arguments(&arguments);
     let _turn = compare::our_turn();

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use bench_support::compare::{self, Effort, Pairs, Quiet, ServerProcess, Side};
-use bench_support::contract::Contract;
+use bench_support::contract::{self, Contract};
 use bench_support::reference::client::{self, Target};
 use bench_support::reference::server;
 use bench_support::sys;
@@ -26,7 +26,7 @@ const CLIENT_ROLE: &str = "reference-client";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some(SERVER_ROLE) => return server::run(&Contract::new(TARGET, &CORES)),
+        Some(SERVER_ROLE) => return server::run(&Contract::new(TARGET, &CORES), contract::ready),
         Some(CLIENT_ROLE) => {
             let connections = arguments.get(1).and_then(|count| count.parse().ok()).expect("the role takes a number");
             return println!("{}", client::ramp(&CORES, TARGET, connections, CONCURRENCY));

@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bench_support::compare::{self, Effort, Quiet, ServerProcess, Side, thousands};
-use bench_support::contract::Contract;
+use bench_support::contract::{self, Contract};
 use bench_support::reference::client::Target;
 use bench_support::reference::server;
 use bench_support::sys;
@@ -58,7 +58,7 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [GROUP_ROLE, connections] => return serve_as_group(connections.parse().expect("the role takes a number")),
-        [SERVER_ROLE, ..] => return server::run(&Contract::of(&arguments[1..])),
+        [SERVER_ROLE, ..] => return server::run(&Contract::of(&arguments[1..]), contract::ready),
         _ => {}
     }
     let effort = Effort::from_arguments(&arguments);

@@ -13,8 +13,9 @@ use crate::sys::{self, ENDING, Epoll, Event, READ, READ_WRITE};
 /// Set in an event's number when the descriptor is a listener.
 const LISTENER: u64 = 1 << 32;
 
-/// Does what the contract says, each core with its own share of the ports. Runs until the process is killed.
-pub fn run(contract: &Contract) {
+/// Does what the contract says, each core with its own share of the ports; calls `ready` once all of them listen. Runs until
+/// the process is killed.
+pub fn run(contract: &Contract, ready: impl FnOnce()) {
     sys::raise_open_files();
     let start = |(place, &core): (usize, &usize)| {
         let listeners = contract.listen_on(contract.ports_of(place));
@@ -24,7 +25,7 @@ pub fn run(contract: &Contract) {
         })
     };
     let threads: Vec<_> = contract.cores.iter().enumerate().map(start).collect();
-    contract::ready();
+    ready();
     for thread in threads {
         thread.join().expect("a server thread runs until the process is killed");
     }

@@ -13,7 +13,7 @@ mod peers;
 use std::path::{Path, PathBuf};
 
 use bench_support::compare::{self, OTHERS_LIMIT, Quiet};
-use bench_support::contract::Contract;
+use bench_support::contract::{self, Contract};
 use bench_support::peers::{Comparison, keep, new_folder, what};
 use bench_support::reference::server;
 use bench_support::samples::{Row, Table, in_turns};
@@ -40,7 +40,7 @@ fn main() {
     if let [role, told @ ..] = &words[..]
         && role == measures::ECHO_ROLE
     {
-        return server::run(&Contract::of(told));
+        return server::run(&Contract::of(told), contract::ready);
     }
     compare_all(&Arguments::parse());
 }
