@@ -39,15 +39,18 @@ fn main() -> ExitCode {
 
 fn serve(address: Ipv4Addr) {
     let cores: Vec<usize> = (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
-    let target = Target { address, first_port: FIRST_PORT, ports: PORTS };
-    server::run(&Contract::new(target, &cores), || say(r#"{"event":"ready"}"#));
+    server::run(&Contract::new(target(address), &cores), || say(r#"{"event":"ready"}"#));
+}
+
+/// Where the server listens.
+fn target(address: Ipv4Addr) -> Target {
+    Target { address, first_port: FIRST_PORT, ports: PORTS }
 }
 
 /// Opens, then does what standard input says until it says `close` or ends.
 fn follow(address: Ipv4Addr, count: usize) {
-    let target = Target { address, first_port: FIRST_PORT, ports: PORTS };
     let mut told = Told::new("ramp", count);
-    let mut client = Led::open(0, target, count, CONCURRENCY, |live| told.so_far(live, live, 0));
+    let mut client = Led::open(0, target(address), count, CONCURRENCY, |live| told.so_far(live, live, 0));
     told.hold();
     let mut rounds = 0;
     for word in std::io::stdin().lock().lines().map_while(Result::ok) {

@@ -13,8 +13,8 @@ use crate::sys::{self, ENDING, Epoll, Event, READ, READ_WRITE};
 /// Set in an event's number when the descriptor is a listener.
 const LISTENER: u64 = 1 << 32;
 
-/// Does what the contract says, each core with its own share of the ports, and calls `ready` once every port listens. Runs
-/// until the process is killed.
+/// Does what the contract says, each core with its own share of the ports; calls `ready` once all of them listen. Runs until
+/// the process is killed.
 pub fn run(contract: &Contract, ready: impl FnOnce()) {
     sys::raise_open_files();
     let start = |(place, &core): (usize, &usize)| {
