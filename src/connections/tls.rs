@@ -26,7 +26,7 @@ use crate::stats::Counters;
 use crate::tls::handshake::TlsAgreed;
 use crate::tls::layer::{Layer, LayerConfig};
 use crate::tls::record::{LARGEST_CONTENT, MOST_AROUND, Unsealed};
-use crate::tls::sessions::Answer;
+use crate::tls::sessions::{Answer, Sealed};
 use crate::token::ConnId;
 use crate::wiped::Wiped;
 
@@ -464,8 +464,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         let mut sealed = std::mem::take(&mut tls.sealed);
         let outcome = match tls.layer.sessions.seal(name, bytes, &mut sealed) {
-            Ok(records) => {
+            Ok(Sealed { records, key_updates }) => {
                 self.counters.records_sealed.add(records);
+                self.counters.key_updates.add(key_updates);
                 self.send_sealed(name, &sealed)
             }
             Err(Unsealed::Closed) => Ok(()),
