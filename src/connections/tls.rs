@@ -7,7 +7,7 @@
 
 mod swept_queue;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ pub(crate) struct Tls {
     shaking: SweptQueue<ConnId>,
     /// The same without a handshake: these also wait for a place.
     fresh: SweptQueue<ConnId>,
+    /// Connections that were let receive for their first step, which has not come or waits for its time: each has a place.
+    admitted: HashSet<ConnId>,
     /// No handshake begins: connections go to another process.
     begins_none: bool,
     /// Receives of such connections that this pass may still begin.
@@ -99,6 +101,7 @@ impl Tls {
             timeout,
             shaking: SweptQueue::default(),
             fresh: SweptQueue::default(),
+            admitted: HashSet::new(),
             begins_none: false,
             turns: TURNS,
             steps: VecDeque::new(),
@@ -118,13 +121,17 @@ impl Tls {
 
     /// Whether another handshake may begin.
     fn may_begin(&self) -> bool {
-        !self.begins_none && self.layer.has_room()
+        !self.begins_none && self.admitted.len() < self.layer.room()
     }
 
-    /// A connection without a session may receive now: takes a turn for it.
+    /// A connection without a session may receive now: takes a turn for it, and a place if it has none.
     fn take_turn(&mut self, name: ConnId) -> bool {
-        let may = self.turns > 0 && (self.layer.is_shaking(name) || self.may_begin());
+        let begins = !self.layer.is_shaking(name);
+        let may = self.turns > 0 && (!begins || self.may_begin());
         self.turns -= usize::from(may);
+        if may && begins {
+            self.admitted.insert(name);
+        }
         may
     }
 
@@ -192,6 +199,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return Ok(());
         }
         let has_traffic = self.has_traffic(now);
+        self.sweep_admitted();
         if let Some(tls) = &mut self.tls {
             let turns = if has_traffic { TURNS_BESIDE_MESSAGES } else { TURNS };
             (tls.has_traffic, tls.turns) = (has_traffic, turns.saturating_sub(tls.steps.len()));
@@ -203,6 +211,20 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.sweep_queues();
         self.close_late_handshakes()?;
         self.close_late_records()
+    }
+
+    /// Those that were admitted and receive no more have given their places back, or have them now as handshakes.
+    fn sweep_admitted(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        let mut admitted = std::mem::take(&mut tls.admitted);
+        admitted.retain(|name| {
+            let state = self.find(*name).and_then(|conn| self.slots.row(conn)).map(|row| row.lifecycle);
+            let receives = state.is_some_and(|state| state.is_busy() && state.accepts_bytes());
+            receives && !self.is_opened(*name) && !self.is_shaking(*name)
+        });
+        if let Some(tls) = &mut self.tls {
+            tls.admitted = admitted;
+        }
     }
 
     /// Drops connections from the queues that do not wait any more: for their turn, or for the end of their handshake.

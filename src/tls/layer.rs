@@ -149,9 +149,9 @@ impl Layer {
 
     // ---- handshakes ----------------------------------------------------------------------------
 
-    /// Whether another handshake may begin.
-    pub fn has_room(&self) -> bool {
-        self.handshakes.len() < self.most_handshakes
+    /// Handshakes that may begin beside those that are under way.
+    pub fn room(&self) -> usize {
+        self.most_handshakes.saturating_sub(self.handshakes.len())
     }
 
     /// Handshakes that are under way.
