@@ -21,13 +21,13 @@ use super::slots::Cursor;
 use crate::clock::{Clock, Mark};
 use crate::connections::lifecycle::{CloseMode, SendDecision, SlotState};
 use crate::error::{Alert, Error, Result, TlsFailure};
-use crate::ring::Buffer;
+use crate::ring::{Buffer, RingOps};
 use crate::stats::Counters;
 use crate::tls::handshake::TlsAgreed;
 use crate::tls::layer::{Layer, LayerConfig};
 use crate::tls::record::{LARGEST_CONTENT, MOST_AROUND, Unsealed};
 use crate::tls::sessions::{Answer, Sealed};
-use crate::token::ConnId;
+use crate::token::{ConnId, Operation};
 use crate::wiped::Wiped;
 
 /// Receives of connections that are not established, in a pass of a shard that has messages. Each brings a step of a
@@ -320,19 +320,29 @@ impl<S: Default, P: Platform> Engine<S, P> {
         for _ in 0..TIMEOUTS_PER_PASS {
             let now = self.clock.now();
             let Some(name) = self.tls.as_ref().and_then(|tls| tls.layer.overdue(now)) else { break };
-            if self.has_paused_reads(name) {
-                // Its rest may have come, and is not received.
+            let is_awaited = self.is_asleep(name) || self.find(name).is_some_and(|conn| self.accepts_bytes(conn));
+            if is_awaited && self.receives_nothing(name) {
+                // Its rest may have come, and waits in its socket.
                 self.restart_record_time(name);
                 continue;
             }
             let Some(tls) = &mut self.tls else { break };
             tls.layer.drop_incomplete(name);
-            if self.is_open_for_tls(name) {
+            if is_awaited {
                 self.counters.records_timed_out.add(1);
                 self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::RecordTimeout))?;
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing is received on a connection that is open: its reads are paused, or what it was sent has not left.
+    fn receives_nothing(&mut self, name: ConnId) -> bool {
+        let Some(conn) = self.find(name) else { return false };
+        let ring = self.slots.ring(conn);
+        ring.has_send(conn.token(Operation::Send))
+            || ring.has_parked_send(conn.token(Operation::ParkedSend))
+            || self.slots.row(conn).is_some_and(|row| row.lifecycle.has_paused_reads())
     }
 
     /// Keeps the beginning of a record, which must be whole in time. An error tells that no more may be kept.
