@@ -3,12 +3,12 @@
 
 mod awake;
 mod cgroup;
-mod handshakes;
 mod hibernation;
 mod memory;
 mod names;
 mod net;
 mod threads;
+mod tls;
 
 use std::io;
 use std::path::{Path, PathBuf};

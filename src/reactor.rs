@@ -308,7 +308,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
                 engine.broke(conn, errno)
             }
             Outcome::SentShort(buffer, rest) => engine.sent_short(conn, buffer, rest),
-            Outcome::ParkedSent => engine.operation_ended(conn),
+            Outcome::ParkedSent => engine.parked_sent(conn),
             Outcome::SharedSentShort(bytes, rest) => engine.shared_sent_short(conn, bytes, rest),
             Outcome::ParkedSendCut(bytes, rest) => engine.parked_send_cut(conn, bytes, rest),
             Outcome::ParkedSendFailed(errno) | Outcome::SharedSendFailed(errno) => engine.broke(conn, errno),

@@ -1108,7 +1108,7 @@ _c1m() {
             return 0
             ;;
         c1m__subcmd__server)
-            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --protocol --max-message --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --tls-cert --tls-key --tls-min --alpn --handshakes --handshake-timeout --takeover --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
+            opts="-v -q -h --cores --core-list --bind --port --ports --port-sharing --max-connections --backlog --service --protocol --max-message --max-pending --park --memory-reserve --drain-timeout --idle-timeout --hibernate --awake --accept-rate --keepalive --tls-cert --tls-key --tls-min --alpn --handshakes --incomplete-records --handshake-timeout --takeover --stats-interval --json --metrics --until-stdin-closes --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1211,6 +1211,10 @@ _c1m() {
                     return 0
                     ;;
                 --handshakes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --incomplete-records)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -263,13 +263,17 @@ impl Reporter {
                 format!("idle connections wait in polls, 256 bytes each: no filter may be had here ({errno})")
             }
         });
-        if let (Some(lowest), Some(handshakes)) = (options.tls_version(), server.handshakes()) {
+        let most = server.handshakes().zip(server.incomplete_records());
+        if let (Some(lowest), Some((handshakes, incomplete))) = (options.tls_version(), most) {
             let versions = match lowest {
                 TlsVersion::Tls13 => "TLS 1.3, 80 bytes a connection",
                 TlsVersion::Tls12 => "TLS 1.3, 80 bytes a connection, and TLS 1.2, 112 bytes",
             };
-            let most = format::count(handshakes.into());
-            show(format!("{versions}; up to {most} handshakes at once; SIGHUP reads the certificates again"));
+            let (handshakes, incomplete) = (format::count(handshakes.into()), format::bytes(incomplete));
+            show(format!(
+                "{versions}; up to {handshakes} handshakes at once, and {incomplete} of incomplete records; SIGHUP reads \
+                 the certificates again"
+            ));
         }
         if let (Some(silence), Some(awake)) = (options.hibernate, server.awake()) {
             show(asleep_after(silence, awake));

@@ -167,6 +167,8 @@ impl Fleet {
         self.hibernation = Hibernation::of(&workload, planned)?;
         let begin = |fanout: &Fanout| Leading::begin(*fanout, workload.connections, planned.cores.len(), random_seed());
         self.fanout = workload.course.fanout().map(begin).transpose()?;
+        #[cfg(feature = "tls")]
+        let most_incomplete = (Host::here().incomplete_records() / shards) as usize;
         for (index, core) in planned.cores.iter().enumerate() {
             let part = share(workload.own_connections(), shards, index as u64);
             let window = share(u64::from(planned.concurrency), shards, index as u64);
@@ -196,6 +198,7 @@ impl Fleet {
                 #[cfg(feature = "tls")]
                 tls: workload.tls.as_ref().zip(planned.connector.as_ref()).map(|(tls, connector)| LayerConfig {
                     timeout: tls.handshake_timeout,
+                    most_incomplete,
                     // The connects in flight are bounded, and their handshakes with them.
                     ..LayerConfig::new(Endpoint::Client(connector.for_shard()), usize::MAX)
                 }),

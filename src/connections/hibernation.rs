@@ -41,6 +41,8 @@ use super::endings::{Parts, tear_down_disconnected};
 use super::idle::{self, IdleTracker};
 use super::readiness::Readiness;
 use super::slots::{Cursor, Slots};
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 use crate::chunks::Chunks;
 use crate::clock::{Clock, Mark};
 use crate::error::{Errno, Error, Result};
@@ -189,6 +191,9 @@ pub(super) struct Around<'a, S, R> {
     pub idle: &'a IdleTracker,
     /// The shard's clock.
     pub clock: &'a Clock,
+    /// How the connections speak TLS, if they do.
+    #[cfg(feature = "tls")]
+    pub tls: Option<&'a Tls>,
 }
 
 impl<S: Default> Hibernation<S> {

@@ -25,7 +25,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
         let Engine { hibernation, slots, acceptor, outgoing, counters, readiness, idle, clock, .. } = self;
         let hibernation = hibernation.as_deref_mut()?;
         let parts = Parts { slots, acceptor, outgoing, counters };
-        Some((hibernation, Around { parts, readiness, idle, clock }))
+        let around = Around {
+            parts,
+            readiness,
+            idle,
+            clock,
+            #[cfg(feature = "tls")]
+            tls: self.tls.as_deref(),
+        };
+        Some((hibernation, around))
     }
 
     // ---- from slots to names -----------------------------------------------------------------------

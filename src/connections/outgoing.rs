@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::engine::Engine;
+use super::platform::Platform;
 use super::slots::Slots;
 use super::write_readiness::WriteReadiness;
 use crate::connections::lifecycle::{SendDecision, SlotState};
@@ -224,6 +226,16 @@ impl Outgoing {
     #[cfg(test)]
     pub fn kept_for(&self) -> impl Iterator<Item = ConnId> {
         self.pending.keys().copied()
+    }
+}
+
+impl<S: Default, P: Platform> Engine<S, P> {
+    /// The kernel has taken the rest of a send that waited there for the peer. A record of TLS has its whole time again: nothing
+    /// was received meanwhile that would have made it whole.
+    pub fn parked_sent(&mut self, conn: ConnId) -> Result<()> {
+        #[cfg(feature = "tls")]
+        self.restart_record_time(self.name_of(conn));
+        self.operation_ended(conn)
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod swept_queue;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ use super::slots::Cursor;
 use crate::clock::{Clock, Mark};
 use crate::connections::lifecycle::{CloseMode, SendDecision, SlotState};
 use crate::error::{Alert, Error, Result, TlsFailure};
-use crate::ring::Buffer;
+use crate::ring::{Buffer, RingOps};
 use crate::stats::Counters;
 use crate::tls::handshake::TlsAgreed;
 use crate::tls::layer::{Layer, LayerConfig};
 use crate::tls::record::{LARGEST_CONTENT, MOST_AROUND, Unsealed};
-use crate::tls::sessions::Answer;
-use crate::token::ConnId;
+use crate::tls::sessions::{Answer, Sealed};
+use crate::token::{ConnId, Operation};
 use crate::wiped::Wiped;
 
 /// Receives of connections that are not established, in a pass of a shard that has messages. Each brings a step of a
@@ -73,6 +73,8 @@ pub(crate) struct Tls {
     shaking: SweptQueue<ConnId>,
     /// The same without a handshake: these also wait for a place.
     fresh: SweptQueue<ConnId>,
+    /// Connections that were let receive for their first step, which has not come or waits for its time: each has a place.
+    admitted: HashSet<ConnId>,
     /// No handshake begins: connections go to another process.
     begins_none: bool,
     /// Receives of such connections that this pass may still begin.
@@ -99,6 +101,7 @@ impl Tls {
             timeout,
             shaking: SweptQueue::default(),
             fresh: SweptQueue::default(),
+            admitted: HashSet::new(),
             begins_none: false,
             turns: TURNS,
             steps: VecDeque::new(),
@@ -118,13 +121,17 @@ impl Tls {
 
     /// Whether another handshake may begin.
     fn may_begin(&self) -> bool {
-        !self.begins_none && self.layer.has_room()
+        !self.begins_none && self.admitted.len() < self.layer.room()
     }
 
-    /// A connection without a session may receive now: takes a turn for it.
+    /// A connection without a session may receive now: takes a turn for it, and a place if it has none.
     fn take_turn(&mut self, name: ConnId) -> bool {
-        let may = self.turns > 0 && (self.layer.is_shaking(name) || self.may_begin());
+        let begins = !self.layer.is_shaking(name);
+        let may = self.turns > 0 && (!begins || self.may_begin());
         self.turns -= usize::from(may);
+        if may && begins {
+            self.admitted.insert(name);
+        }
         may
     }
 
@@ -192,6 +199,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return Ok(());
         }
         let has_traffic = self.has_traffic(now);
+        self.sweep_admitted();
         if let Some(tls) = &mut self.tls {
             let turns = if has_traffic { TURNS_BESIDE_MESSAGES } else { TURNS };
             (tls.has_traffic, tls.turns) = (has_traffic, turns.saturating_sub(tls.steps.len()));
@@ -203,6 +211,20 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.sweep_queues();
         self.close_late_handshakes()?;
         self.close_late_records()
+    }
+
+    /// Those that were admitted and receive no more have given their places back, or have them now as handshakes.
+    fn sweep_admitted(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        let mut admitted = std::mem::take(&mut tls.admitted);
+        admitted.retain(|name| {
+            let state = self.find(*name).and_then(|conn| self.slots.row(conn)).map(|row| row.lifecycle);
+            let receives = state.is_some_and(|state| state.is_busy() && state.accepts_bytes());
+            receives && !self.is_opened(*name) && !self.is_shaking(*name)
+        });
+        if let Some(tls) = &mut self.tls {
+            tls.admitted = admitted;
+        }
     }
 
     /// Drops connections from the queues that do not wait any more: for their turn, or for the end of their handshake.
@@ -298,19 +320,29 @@ impl<S: Default, P: Platform> Engine<S, P> {
         for _ in 0..TIMEOUTS_PER_PASS {
             let now = self.clock.now();
             let Some(name) = self.tls.as_ref().and_then(|tls| tls.layer.overdue(now)) else { break };
-            if self.has_paused_reads(name) {
-                // Its rest may have come, and is not received.
+            let is_awaited = self.is_asleep(name) || self.find(name).is_some_and(|conn| self.accepts_bytes(conn));
+            if is_awaited && self.receives_nothing(name) {
+                // Its rest may have come, and waits in its socket.
                 self.restart_record_time(name);
                 continue;
             }
             let Some(tls) = &mut self.tls else { break };
             tls.layer.drop_incomplete(name);
-            if self.is_open_for_tls(name) {
+            if is_awaited {
                 self.counters.records_timed_out.add(1);
                 self.close_named(name, CloseMode::Immediate, CloseReason::Tls(TlsFailure::RecordTimeout))?;
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing is received on a connection that is open: its reads are paused, or what it was sent has not left.
+    fn receives_nothing(&mut self, name: ConnId) -> bool {
+        let Some(conn) = self.find(name) else { return false };
+        let ring = self.slots.ring(conn);
+        ring.has_send(conn.token(Operation::Send))
+            || ring.has_parked_send(conn.token(Operation::ParkedSend))
+            || self.slots.row(conn).is_some_and(|row| row.lifecycle.has_paused_reads())
     }
 
     /// Keeps the beginning of a record, which must be whole in time. An error tells that no more may be kept.
@@ -464,8 +496,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         let mut sealed = std::mem::take(&mut tls.sealed);
         let outcome = match tls.layer.sessions.seal(name, bytes, &mut sealed) {
-            Ok(records) => {
+            Ok(Sealed { records, key_updates }) => {
                 self.counters.records_sealed.add(records);
+                self.counters.key_updates.add(key_updates);
                 self.send_sealed(name, &sealed)
             }
             Err(Unsealed::Closed) => Ok(()),

@@ -313,7 +313,7 @@ fn tls(failure: TlsFailure) -> &'static str {
             "the beginning of a record came, and not the rest within --handshake-timeout: the server or the way to it stalls"
         }
         TlsFailure::NoRoom => {
-            "more bytes of incomplete records were kept than this client has room for; lower --concurrency or the rate, or use more cores"
+            "more bytes of incomplete records came than a sixteenth of the memory that was left, which this client keeps; lower --concurrency or the rate, or free memory"
         }
         TlsFailure::KeyUsedUp => {
             "the connection has sent 16,777,216 records with one key, the most that TLS 1.2 allows; send fewer messages, or have the server speak TLS 1.3"

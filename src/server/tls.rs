@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::share;
 use crate::tls::handshake::{Acceptor, TlsConfig};
-use crate::tls::layer::{Endpoint, LayerConfig};
+use crate::tls::layer::{Endpoint, LONGEST_INCOMPLETE, LayerConfig};
 
 /// What the shards of a server with TLS share.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(super) struct Secured {
     acceptor: Acceptor,
     /// Handshakes at once over all shards, of which each has one at least.
     handshakes: u32,
+    /// Bytes of incomplete records over all shards, each of which has room for one record at least.
+    incomplete: u64,
     settings: TlsConfig,
 }
 
@@ -21,14 +23,23 @@ impl Secured {
     pub fn new(settings: &TlsConfig, host: &Host, shards: usize) -> Result<Secured> {
         let most = settings.most_handshakes().unwrap_or_else(|| host.handshakes());
         let handshakes = most.max(u32::try_from(shards).unwrap_or(u32::MAX));
-        Ok(Secured { acceptor: Acceptor::new(settings)?, handshakes, settings: settings.clone() })
+        let incomplete = settings.most_incomplete().unwrap_or_else(|| host.incomplete_records());
+        let incomplete = incomplete.max((shards * LONGEST_INCOMPLETE) as u64);
+        Ok(Secured { acceptor: Acceptor::new(settings)?, handshakes, incomplete, settings: settings.clone() })
     }
 
     /// What one of the shards is told.
     pub fn of_shard(&self, index: usize, shards: usize) -> LayerConfig {
-        let part = share(self.handshakes.into(), shards as u64, index as u64);
+        let part = |all: u64| {
+            let part = share(all, shards as u64, index as u64);
+            (part.end - part.start) as usize
+        };
         let endpoint = Endpoint::Server(self.acceptor.clone());
-        LayerConfig { timeout: self.settings.timeout(), ..LayerConfig::new(endpoint, (part.end - part.start) as usize) }
+        LayerConfig {
+            timeout: self.settings.timeout(),
+            most_incomplete: part(self.incomplete),
+            ..LayerConfig::new(endpoint, part(self.handshakes.into()))
+        }
     }
 }
 
@@ -49,6 +60,12 @@ impl<M> Server<M> {
     pub fn handshakes(&self) -> Option<u32> {
         self.tls.as_ref().map(|tls| tls.handshakes)
     }
+
+    /// Bytes of incomplete records that are kept at most, over all shards; `None` without TLS.
+    #[doc(hidden)]
+    pub fn incomplete_records(&self) -> Option<u64> {
+        self.tls.as_ref().map(|tls| tls.incomplete)
+    }
 }
 
 #[cfg(all(test, feature = "cli"))]
@@ -56,16 +73,23 @@ mod tests {
     use super::*;
     use crate::cli::demo::certificate;
 
-    /// No shard is without a place for a handshake, and what is told is what all shards have.
+    /// No shard is without a place for a handshake and for an incomplete record, and what is told is what all shards have.
     #[test]
-    fn each_shard_has_a_handshake_at_least() {
+    fn each_shard_has_room_for_a_handshake_and_a_record_at_least() {
         let (certificate, key) = certificate::make().unwrap();
         for (wanted, shards, most) in [(1, 3, 3), (3, 3, 3), (7, 3, 7)] {
+            let records = |count: usize| (count * LONGEST_INCOMPLETE) as u64;
             let settings = TlsConfig::pem(certificate.clone(), key.clone()).handshakes(wanted);
+            let settings = settings.incomplete_records(records(wanted as usize));
             let secured = Secured::new(&settings, &Host::here(), shards).unwrap();
-            let each: Vec<_> = (0..shards).map(|shard| secured.of_shard(shard, shards).most_handshakes).collect();
-            assert_eq!((each.iter().sum::<usize>(), secured.handshakes), (most, most as u32), "{each:?}");
-            assert!(each.iter().all(|most| *most > 0), "{each:?}");
+            let each: Vec<_> = (0..shards).map(|shard| secured.of_shard(shard, shards)).collect();
+            let handshakes: usize = each.iter().map(|layer| layer.most_handshakes).sum();
+            assert_eq!((handshakes, secured.handshakes), (most, most as u32), "{each:?}");
+            let incomplete: usize = each.iter().map(|layer| layer.most_incomplete).sum();
+            assert_eq!((incomplete as u64, secured.incomplete), (records(most), records(most)), "{each:?}");
+            let has_room =
+                |layer: &LayerConfig| layer.most_handshakes > 0 && layer.most_incomplete >= LONGEST_INCOMPLETE;
+            assert!(each.iter().all(has_room), "{each:?}");
         }
     }
 }

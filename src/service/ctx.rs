@@ -294,7 +294,8 @@ impl<S: Default> Ctx<'_, S> {
     /// pass on yet.
     ///
     /// A receive may be under way already, though not within `Service::received`. It still brings what it finds: at most
-    /// 4 KiB, or one TLS record of 16 KiB. While reads are paused the connection neither sleeps nor counts as silent for `ServerBuilder::idle_timeout`; its own
+    /// 4 KiB. With TLS a receive brings several records, the first of which may have 16 KiB, and `Service::received` is called
+    /// for each: those behind the one at which it pauses still come. While reads are paused the connection neither sleeps nor counts as silent for `ServerBuilder::idle_timeout`; its own
     /// deadline goes on. A FIN of the peer is seen after the bytes before it, so after `resume_reads`. A RST may be seen only
     /// then, or when something is sent. A takeover keeps the pause, and the service of the next process has to end it.
     ///

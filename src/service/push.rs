@@ -31,7 +31,8 @@ pub struct PushLimits {
     /// need more is closed.
     pub incomplete: usize,
     /// How long a frame may take from the receive that began it to the one that completes it; 60 s by default. Beyond it
-    /// the connection is closed.
+    /// the connection is closed. Not watched while what the connection was sent waits for the peer to read, as nothing is
+    /// received from it then; the frame has its whole time again after that.
     pub frame_time: Duration,
 }
 
@@ -207,9 +208,20 @@ impl Service for Push {
         }
     }
 
+    /// The peer has read what waited for it. The rest of a frame was not received meanwhile.
+    fn sent(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId) {
+        if ctx.state(conn).is_some_and(|state| *state != 0) {
+            ctx.set_deadline(conn, Some(self.limits.frame_time));
+        }
+    }
+
     /// A frame was not whole in time, or a peer that was refused does not read.
     fn expired(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId) {
         let is_late = ctx.state(conn).is_some_and(|state| *state != 0);
+        if is_late && ctx.pending(conn) > 0 {
+            // Nothing is received until the peer has read that. `sent` follows then.
+            return;
+        }
         Ctx::counters(ctx).frames_refused.add(is_late.into());
         let mode = ctx.late_close_mode(conn, CloseMode::Lingering);
         ctx.close(conn, mode);

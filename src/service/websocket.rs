@@ -216,7 +216,8 @@ pub struct WebSocketLimits {
     pub incomplete: usize,
     /// How long a message may take from the receive that began it to the one that completes it; 60 s by default. Beyond
     /// it the connection is closed with the code 1008. Not watched on a connection with a deadline of the service's own,
-    /// nor while its reads are paused.
+    /// nor while nothing is received from it: its reads are paused, or what it was sent waits for the peer to read. Then the
+    /// message has its whole time again.
     pub message_time: Duration,
     /// How long the peer has to answer a close; 5 s by default.
     pub close_time: Duration,

@@ -25,6 +25,8 @@ mod leaving;
 mod lingering;
 mod peers;
 mod storms;
+#[cfg(feature = "cli")]
+mod tls;
 
 /// Accepts in flight. Each occupies a slot.
 const ACCEPTS: u64 = 32;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::carried::Carried;
 use super::handshake::{Acceptor, Connector, HANDSHAKE_TIMEOUT, Handshake, TakesTickets, TlsAgreed};
-use super::record::{HEADER, Side};
+use super::record::{HEADER, LARGEST_CONTENT, MOST_AROUND, Side};
 use super::sessions::Sessions;
 use crate::clock::Mark;
 use crate::error::{Alert, TlsFailure};
@@ -41,11 +41,14 @@ pub struct LayerConfig {
 
 /// Bytes of incomplete records that a shard keeps at most unless told otherwise: those of a thousand peers that send the
 /// longest records, or of many more that send short ones.
-pub const MOST_INCOMPLETE: usize = 16 << 20;
+const MOST_INCOMPLETE: usize = 16 << 20;
 
 /// What an incomplete record takes beside its bytes: its places in the table and in the order of deadlines, and the
 /// allocator's share.
 const INCOMPLETE_OVERHEAD: usize = 160;
+
+/// What the longest record takes while it is incomplete.
+pub const LONGEST_INCOMPLETE: usize = LARGEST_CONTENT + MOST_AROUND + INCOMPLETE_OVERHEAD;
 
 /// Connections of a client that wait for a ticket at once at most, some 1.5 kB each. A server that never sends anything
 /// keeps them waiting for ever, so there must be a bound; those beyond it resume no session of their own.
@@ -146,9 +149,9 @@ impl Layer {
 
     // ---- handshakes ----------------------------------------------------------------------------
 
-    /// Whether another handshake may begin.
-    pub fn has_room(&self) -> bool {
-        self.handshakes.len() < self.most_handshakes
+    /// Handshakes that may begin beside those that are under way.
+    pub fn room(&self) -> usize {
+        self.most_handshakes.saturating_sub(self.handshakes.len())
     }
 
     /// Handshakes that are under way.

@@ -51,6 +51,15 @@ pub enum Answer {
     NoRenegotiation,
 }
 
+/// The records that some bytes were sealed in.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// Those with the bytes.
+    pub records: u64,
+    /// Those before them that go on with the next key.
+    pub key_updates: u64,
+}
+
 /// The sessions of a shard, and what they share.
 pub struct Sessions {
     short: Rows<32>,
@@ -191,11 +200,11 @@ impl Sessions {
 
     /// Appends the records of some bytes to `into`. Returns how many records they are. An error leaves some of them out:
     /// what is in `into` may be sent, and no more data.
-    pub fn seal(&mut self, name: ConnId, bytes: &[u8], into: &mut Vec<u8>) -> Result<u64, Unsealed> {
+    pub fn seal(&mut self, name: ConnId, bytes: &[u8], into: &mut Vec<u8>) -> Result<Sealed, Unsealed> {
         let (before, behind) = self.around(name);
-        let mut records = 0;
+        let mut sealed = Sealed::default();
         for content in bytes.chunks(LARGEST_CONTENT) {
-            self.answer(name, into)?;
+            sealed.key_updates += u64::from(self.answer(name, into)? == Some(Answer::KeyUpdate));
             let start = into.len();
             into.reserve(before + content.len() + behind);
             into.resize(start + before, 0);
@@ -205,9 +214,9 @@ impl Sessions {
                 into.truncate(start);
                 return Err(unsealed);
             }
-            records += 1;
+            sealed.records += 1;
         }
-        Ok(records)
+        Ok(sealed)
     }
 
     /// The record of an alert, after which nothing is sealed. `None` if nothing may be sent any more.

@@ -12,7 +12,7 @@ use c1m::{Cores, Ports};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-use crate::support::{PATIENCE, Server, connected, free_ports, has_server_names_and, last_words, number};
+use crate::support::{PATIENCE, Server, connected, free_ports, has_server_names_and, last_words, number, write_unread};
 
 fn websocket(port: u16, path: &str) -> WebSocket<TcpStream> {
     tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), connected(port)).unwrap().0
@@ -260,6 +260,30 @@ fn a_frame_that_is_never_whole_gives_its_room_back() {
     go_on();
     other.0.write_all(&long[30_000..]).unwrap();
     assert_eq!(other.hear(), (Kind::Echo, vec![7; 32_000]));
+    assert_eq!(server.counters()[0].frames_refused, 1);
+    server.stop();
+    server.join().unwrap();
+}
+
+/// A peer that reads no answers is not received from, so the rest of a frame of its is not late.
+#[test]
+fn a_frame_is_not_late_while_answers_wait_for_its_peer() {
+    let mut limits = PushLimits::default();
+    limits.frame_time = Duration::from_secs(5);
+    let (server, port) = here(limits);
+    let [mut slow, mut late] = [(); 2].map(|()| Framed(connected(port)));
+    let echo = || frame(Kind::Echo, &[7; 50_000]);
+    let (echoes, rest) = write_unread(&mut slow.0, echo, || server.counters()[0].bytes_in);
+    // Its time ends after that of the other one.
+    late.0.write_all(&echo()[..9]).unwrap();
+    assert_eq!(late.0.read(&mut [0]).unwrap(), 0);
+    let mut writer = slow.0.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(&rest).unwrap());
+        for _ in 0..echoes {
+            assert_eq!(slow.hear(), (Kind::Echo, vec![7; 50_000]));
+        }
+    });
     assert_eq!(server.counters()[0].frames_refused, 1);
     server.stop();
     server.join().unwrap();

@@ -88,6 +88,10 @@ impl Service for Teller {
                 self.members.insert(conn);
                 Reply::Back(0..data.len())
             }
+            b"pause" => {
+                self.tell(Told::Paused(ctx.pause_reads(conn)));
+                Reply::Back(0..data.len())
+            }
             b"close" => Reply::Close,
             b"abort" => {
                 ctx.close(conn, CloseMode::Abort);

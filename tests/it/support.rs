@@ -14,7 +14,9 @@ mod wait;
 
 pub use client::{Client, ClientRun, client, client_until};
 pub use namespaces::{in_own_mounts, in_own_network, in_own_processes, mount, unmount};
-pub use peer::{Peer, connected, echo, echoes, established, last_words, read_until, reset, wait_for_established};
+pub use peer::{
+    Peer, connected, echo, echoes, established, last_words, read_until, reset, wait_for_established, write_unread,
+};
 pub use ports::{claim_ports, free_ports, is_free};
 pub use process::{Finished, Outlet, Running, children, events, kill, run, run_as, runs};
 pub use program::{

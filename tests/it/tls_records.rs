@@ -113,31 +113,50 @@ fn a_record_that_is_not_whole_in_time_ends_its_connection_alone() {
     assert_eq!((number(&totals, "records_timed_out"), number(&totals, "records_refused")), (1, 0), "{totals}");
 }
 
-/// A shard keeps 16 MiB of incomplete records at most, which is 1,012 of the longest.
-#[test]
-fn a_record_without_room_ends_its_connection_and_others_stay() {
-    let (server, authority) = server("--cores 1 --handshake-timeout 10m --max-connections 2000");
+/// So many connections, each of which has sent a record of the longest kind but for its last byte.
+fn all_but_whole(server: &Server, authority: &Authority, count: usize) -> Vec<(Secure, u8)> {
     let config = Arc::new(authority.client(None));
-    let mut all: Vec<(Secure, u8)> = Vec::new();
-    for _ in 0..1_020 {
+    let begin = |_| {
         let mut stream = secure(server.port, &config, "localhost").unwrap();
         let record = record(&mut stream, &[7; 16_384]);
         let (last, most) = record.split_last().unwrap();
         stream.sock.write_all(most).unwrap();
-        all.push((stream, *last));
-    }
+        (stream, *last)
+    };
+    (0..count).map(begin).collect()
+}
+
+/// Sends the last byte of a record. Its content comes back.
+fn becomes_whole((stream, last): &mut (Secure, u8)) {
+    stream.sock.write_all(&[*last]).unwrap();
+    let mut back = vec![0; 16_384];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, [7; 16_384]);
+}
+
+/// In 1 MiB there is room for 63 of the longest records.
+#[test]
+fn a_record_without_room_ends_its_connection_and_others_stay() {
+    let (server, authority) = server("--cores 1 --handshake-timeout 10m --incomplete-records 1048576");
+    let ready = server.running.last_event("ready").unwrap();
+    assert_eq!(number(&ready, "incomplete_records_bytes"), 1 << 20);
+    let mut all = all_but_whole(&server, &authority, 80);
     let (latest, _) = all.last_mut().unwrap();
     let error = latest.read(&mut [0; 8]).unwrap_err();
     assert!(error.to_string().contains("InternalError"), "{error}");
-    let (first, last) = &mut all[0];
-    first.sock.write_all(&[*last]).unwrap();
-    let mut back = vec![0; 16_384];
-    first.read_exact(&mut back).unwrap();
-    assert_eq!(back, [7; 16_384]);
+    becomes_whole(&mut all[0]);
     drop(all);
     let totals = totals(server);
     let refused = number(&totals, "records_refused");
     assert!((1..=20).contains(&refused), "{totals}");
+}
+
+#[test]
+fn as_many_records_may_be_incomplete_as_the_server_is_told() {
+    let (server, authority) = server("--cores 1 --handshake-timeout 10m --incomplete-records 2097152");
+    all_but_whole(&server, &authority, 80).iter_mut().for_each(becomes_whole);
+    let totals = totals(server);
+    assert_eq!(number(&totals, "records_refused"), 0, "{totals}");
 }
 
 /// Tells how many bytes each call brings.

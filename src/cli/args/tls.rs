@@ -51,6 +51,10 @@ pub struct ServerTlsArguments {
     /// memory left has room for, between 64 and 2,048.
     #[arg(long, value_name = "N", requires = "tls_cert")]
     handshakes: Option<u32>,
+    /// Bytes kept at most of TLS records that have come in part, up to 16.6 kB for each connection that is sending one. A
+    /// connection that would need more is closed. By default a sixteenth of the memory left, and 16 MiB at least.
+    #[arg(long, value_name = "BYTES", requires = "tls_cert")]
+    incomplete_records: Option<u64>,
     /// The longest time from a connection's accept to its first bytes, from these to the end of its TLS handshake, and from
     /// the beginning of a record until it is whole; 10s by default.
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "tls_cert")]
@@ -78,6 +82,9 @@ impl ServerTlsArguments {
         let mut config = config.alpn(self.alpn.iter().cloned()).lowest_version(self.tls_min.into());
         if let Some(most) = self.handshakes {
             config = config.handshakes(most);
+        }
+        if let Some(bytes) = self.incomplete_records {
+            config = config.incomplete_records(bytes);
         }
         if let Some(time) = self.handshake_timeout {
             config = config.handshake_timeout(time);

@@ -28,6 +28,9 @@ pub fn event<M: Send + 'static>(server: &Server<M>, arguments: &ServerArguments)
     if let Some(handshakes) = server.handshakes() {
         ready["handshakes"] = handshakes.into();
     }
+    if let Some(bytes) = server.incomplete_records() {
+        ready["incomplete_records_bytes"] = bytes.into();
+    }
     if options.takeover.is_some() {
         let (taken_over, lost) = server.taken_over();
         ready["taken_over"] = taken_over.into();

@@ -41,6 +41,16 @@ fn is_accepted(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Deliver(_) | Verdict::Reinject(_) | Verdict::PeerEnds(_) | Verdict::Update(_))
 }
 
+impl<S, R> Around<'_, S, R> {
+    /// Whether a connection that is open is so for its driver too. With TLS it is not before its handshake is over.
+    fn is_opened(&self, _name: ConnId) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_none_or(|tls| tls.layer.sessions.has(_name));
+        #[cfg(not(feature = "tls"))]
+        true
+    }
+}
+
 impl<S: Default> Hibernation<S> {
     /// Whether a segment was caught that may be taken.
     pub fn has_caught(&mut self) -> bool {
@@ -96,8 +106,11 @@ impl<S: Default> Hibernation<S> {
             verdict => verdict,
         };
         let acknowledgement = Answer::acknowledgement(&checkpoint.progress);
+        // A step of a handshake waits in the socket for its turn, as those of connections that are awake do.
+        let is_whole = segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len;
+        let delivers = is_whole && around.is_opened(self.entries.name_of(index));
         match verdict {
-            Verdict::Deliver(progress) if segment.payload <= BUFFER_BYTES && self.bytes.len() == caught.whole_len => {
+            Verdict::Deliver(progress) if delivers => {
                 let checkpoint = Checkpoint { progress, ..checkpoint };
                 let delivery = Delivery { checkpoint, segment, caught: caught.at };
                 if let Some(name) = self.hear_asleep(around, index, &checkpoint) {

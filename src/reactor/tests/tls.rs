@@ -10,7 +10,8 @@ use crate::connections::TURNS_BESIDE_MESSAGES;
 use crate::error::{Alert, TlsFailure};
 use crate::tls::handshake::{Acceptor, ClientTls, Connector, TlsConfig, Trust};
 use crate::tls::layer::{Endpoint, Layer, LayerConfig};
-use crate::tls::record::Opened;
+use crate::tls::record::{LARGEST_CONTENT, Opened, Side};
+use crate::wiped::Wiped;
 
 /// Sends back what comes, and counts the connections that are established.
 #[derive(Default)]
@@ -213,6 +214,28 @@ fn a_handshake_that_hangs_is_closed_in_time_beside_a_crowd_that_leaves() {
     (0..3).for_each(|_| house.pass());
     assert_eq!(house.reactor.connections.counters().handshakes_timed_out.get(), 2);
     drop((silent, hanging));
+}
+
+/// Of the records that one send makes the last ones may need the next key.
+#[test]
+fn a_key_update_within_a_send_is_counted() {
+    let mut house = House::new(|_| {});
+    let mut client = Client::new(&house);
+    house.shake(&mut client);
+    house.pass_until("the handshake is over", |reactor| reactor.driver.opened == 1);
+    let (conn, _) = house.reactor.connections.next_live(Cursor::START).unwrap();
+    // Its key may seal one more record: the number of the next one is in its last word, behind the kind of session, the other
+    // direction's word and a secret of 32 bytes.
+    let sessions = &mut house.reactor.connections.engine.tls.as_mut().unwrap().layer.sessions;
+    let mut session = Wiped::default();
+    assert!(sessions.carry(conn, &mut session));
+    let mut session = session.to_vec();
+    session[1 + 8 + 32..][..7].copy_from_slice(&((1u64 << 24) - 1).to_le_bytes()[..7]);
+    sessions.bring(conn, Side::Server, &session).unwrap();
+    let before = house.reactor.connections.counters().snapshot();
+    house.reactor.connections.send(conn, &[7; 2 * LARGEST_CONTENT]).unwrap();
+    let after = house.reactor.connections.counters().snapshot();
+    assert_eq!((after.key_updates - before.key_updates, after.records_sealed - before.records_sealed), (1, 2));
 }
 
 /// An echo and then the beginning of a record, for which there is no room: the echo was sealed before the alert, and comes

@@ -172,7 +172,7 @@ impl<S: Default> WebSocketCtx<'_, S> {
     }
 
     /// Receives nothing from a connection until `resume_reads`, as [`Ctx::pause_reads`] does. Messages that have
-    /// been received by then, of at most 4 KiB or one TLS record, still come. Pings of the peer are not answered meanwhile, and a
+    /// been received by then still come: at most 4 KiB, or the TLS records of one receive. Pings of the peer are not answered meanwhile, and a
     /// message of which a part has come may take as long as it likes. `close` ends the pause.
     pub fn pause_reads(&mut self, conn: ConnId) -> bool {
         let paused = self.is_open(conn) && self.ctx.pause_reads(conn);

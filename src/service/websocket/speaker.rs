@@ -440,6 +440,10 @@ impl<S: WebSocketService> Service for WebSocket<S> {
     fn sent(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId) {
         let Some(row) = ctx.state(conn) else { return };
         if row.is_open() {
+            if row.is_timed() {
+                // Nothing was received meanwhile.
+                ctx.set_deadline(conn, Some(self.pen.limits.message_time));
+            }
             self.service.sent(&mut self.pen.absent(ctx), conn);
         } else if row.is_full() {
             self.go_on(ctx, conn);
@@ -451,6 +455,8 @@ impl<S: WebSocketService> Service for WebSocket<S> {
         match phase {
             Phase::Http | Phase::Over => http::expired(&mut self.requests, ctx, conn),
             Phase::Open if !timed => self.service.expired(&mut self.pen.absent(ctx), conn),
+            // Nothing is received until the peer has read that. `sent` follows then.
+            Phase::Open if ctx.pending(conn) > 0 => {}
             Phase::Open | Phase::Closing => {
                 let key = ctx.state(conn).and_then(|row| row.key());
                 self.pen.out.clear();

@@ -13,6 +13,8 @@ use crate::takeover::StateFile;
 mod broadcasts;
 mod crowds;
 mod ends;
+#[cfg(feature = "cli")]
+mod hellos;
 mod kills;
 mod orders;
 mod socketless;

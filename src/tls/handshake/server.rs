@@ -46,6 +46,7 @@ pub struct TlsConfig {
     /// 1.3 but for peers of tests.
     highest: TlsVersion,
     handshakes: Option<u32>,
+    incomplete_records: Option<u64>,
     handshake_timeout: Duration,
 }
 
@@ -69,6 +70,7 @@ impl TlsConfig {
             lowest: version,
             highest: version,
             handshakes: None,
+            incomplete_records: None,
             handshake_timeout: HANDSHAKE_TIMEOUT,
         }
     }
@@ -108,6 +110,14 @@ impl TlsConfig {
         self
     }
 
+    /// Bytes that are kept at most of records that have come in part, over all shards, each of which has room for one record in
+    /// any case: up to 16.6 kB for each connection that is sending a record. A connection that would need more is closed with
+    /// the alert internal_error. By default a sixteenth of the memory that is left, and 16 MiB at least.
+    pub fn incomplete_records(mut self, bytes: u64) -> TlsConfig {
+        self.incomplete_records = Some(bytes);
+        self
+    }
+
     /// The longest time from a connection's accept to its first bytes, from these to the end of its handshake, and from the
     /// beginning of a record until it is whole; 1 ms to 366 days, 10 s by default. Beyond it the connection is closed.
     pub fn handshake_timeout(mut self, time: Duration) -> TlsConfig {
@@ -126,6 +136,10 @@ impl TlsConfig {
 
     pub(crate) fn most_handshakes(&self) -> Option<u32> {
         self.handshakes
+    }
+
+    pub(crate) fn most_incomplete(&self) -> Option<u64> {
+        self.incomplete_records
     }
 
     pub(crate) fn lowest(&self) -> TlsVersion {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::tls::handshake::tests::{ends, old_ends};
-use crate::tls::record::{LARGEST_CONTENT, LARGEST_RECORD, MOST_AROUND, Opened};
+use crate::tls::record::{LARGEST_RECORD, Opened};
 
 fn name() -> ConnId {
     ConnId::new(0, 3, 1)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use c1m::TlsConfig;
 
 use super::*;
-use crate::support::{Authority, in_own_network, secure};
+use crate::support::{Authority, Secure, in_own_network, secure};
 use crate::tls::echoes_securely;
 use crate::tls_records::record;
 
@@ -260,6 +260,35 @@ fn a_part_of_a_record_waits_as_long_as_reads_are_paused() {
     let mut back = [0; 3_000];
     paused.read_exact(&mut back).unwrap();
     assert_eq!(back, content);
+}
+
+/// With TLS the records of one receive are handed on one by one, also those behind the one at which the service pauses.
+#[test]
+fn records_that_came_together_come_after_a_pause_too() {
+    let authority = Authority::new();
+    let signed = authority.sign("server", &["localhost"]);
+    let here = Here::start(1, |builder| builder.tls(TlsConfig::files(&signed.chain, &signed.key)));
+    let config = Arc::new(authority.client(None));
+    let [mut one, mut other] = [(); 2].map(|()| secure(here.port, &config, "localhost").unwrap());
+    let [conn, _] = [(); 2].map(|()| here.opened().0);
+    let hears = |stream: &mut Secure, words: &[u8]| {
+        let mut back = vec![0; words.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, words);
+    };
+    let records: Vec<u8> =
+        ["pause", "two", "three"].iter().flat_map(|word| record(&mut one, word.as_bytes())).collect();
+    one.sock.write_all(&records).unwrap();
+    hears(&mut one, b"pausetwothree");
+    assert_eq!(here.next(), Told::Paused(true));
+    let later = record(&mut one, b"later");
+    one.sock.write_all(&later).unwrap();
+    for _ in 0..50 {
+        echoes_securely(&mut other, b"hello");
+    }
+    hears_nothing(&mut one.sock);
+    here.resume(conn);
+    hears(&mut one, b"later");
 }
 
 /// A service that asked whether bytes are pending is told when they are not, also where the kernel takes them at once.

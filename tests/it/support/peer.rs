@@ -148,3 +148,34 @@ pub fn echoes(stream: &mut (impl Read + Write)) {
     stream.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"hello");
 }
+
+/// Looks in a row at which nothing more was received until it is taken for certain.
+const LOOKS: usize = 20;
+
+/// Writes pieces, and reads nothing, until the other end receives nothing more as its answers wait; `received` tells how many
+/// bytes it has received. Returns how many pieces were begun, and what of the last one is not written.
+pub fn write_unread(
+    stream: &mut TcpStream,
+    piece: impl Fn() -> Vec<u8>,
+    received: impl Fn() -> u64,
+) -> (usize, Vec<u8>) {
+    stream.set_nonblocking(true).unwrap();
+    let (mut pieces, mut rest) = (0, Vec::new());
+    let (mut before, mut looks) = (0, 0);
+    eventually("the other end receives nothing more", || {
+        loop {
+            if rest.is_empty() {
+                (pieces, rest) = (pieces + 1, piece());
+            }
+            match stream.write(&rest) {
+                Ok(written) => drop(rest.drain(..written)),
+                Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+        let now = received();
+        looks = if std::mem::replace(&mut before, now) == now { looks + 1 } else { 0 };
+        looks == LOOKS
+    });
+    stream.set_nonblocking(false).unwrap();
+    (pieces, rest)
+}

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::support::write_unread;
 
 /// The second half of one frame, and the first half of the next.
 fn seam(frame: &[u8]) -> Vec<u8> {
@@ -57,4 +58,29 @@ fn nothing_is_heard_behind_an_abort() {
     let (_bare, _) = here.open();
     let counters = &here.server.as_ref().unwrap().counters()[0];
     assert_eq!((counters.requests, counters.upgrades, counters.protocol_errors), (3, 2, 0));
+}
+
+/// A peer sends messages and reads no answers, so nothing more is received from it. The rest of the message of which a part was
+/// received is not late.
+#[test]
+fn a_message_is_not_late_while_answers_wait_for_its_peer() {
+    let mut limits = WebSocketLimits::default();
+    limits.message_time = IN_TIME;
+    let here = Here::start(limits);
+    let server = here.server.as_ref().unwrap();
+    let [(mut slow, _), (mut late, _)] = [(); 2].map(|()| here.open());
+    let message = || frame(Opcode::Binary, true, &[7; 50_000]);
+    let (messages, rest) = write_unread(&mut slow.0, message, || server.counters()[0].bytes_in);
+    // Its time ends after that of the other one.
+    late.say(&text("never")[..8]);
+    assert_eq!(here.next(), Told::Failed(Fault::Late));
+    late.closed(1008);
+    let mut writer = slow.0.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(&rest).unwrap());
+        for _ in 0..messages {
+            assert_eq!(slow.hear(), (Opcode::Binary, vec![7; 50_000]));
+        }
+    });
+    assert_eq!(server.counters()[0].messages_late, 1);
 }
