@@ -177,11 +177,15 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         Ok(())
     }
 
-    /// Tells the driver of connections that fell asleep or woke.
+    /// Tells the driver of connections that fell asleep or woke, but for those whose handshake is not over.
     fn tell_moved(&mut self) -> Result<()> {
         while let Some((name, woke)) = self.connections.engine.next_moved() {
-            let driver = &mut self.driver;
-            if woke { driver.woke(&mut self.connections, name) } else { driver.slept(&mut self.connections, name) }?;
+            let (driver, connections) = (&mut self.driver, &mut self.connections);
+            match woke {
+                _ if !connections.is_opened(&name) => {}
+                true => driver.woke(connections, name)?,
+                false => driver.slept(connections, name)?,
+            }
         }
         Ok(())
     }
@@ -425,7 +429,9 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         }
         while let Some(conn) = self.connections.engine.next_drained() {
             let name = self.connections.engine.name_of(conn);
-            self.driver.sent(&mut self.connections, name)?;
+            if self.connections.is_opened(&name) {
+                self.driver.sent(&mut self.connections, name)?;
+            }
         }
         Ok(())
     }

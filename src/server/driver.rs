@@ -337,7 +337,9 @@ impl<S: Service> ServerDriver<S> {
             }
         };
         let schedule = closing.turn_after(connections, now, |connections, conn| {
-            self.call(connections, |service, ctx| service.stopping(ctx, conn))?;
+            if connections.is_opened(&conn) {
+                self.call(connections, |service, ctx| service.stopping(ctx, conn))?;
+            }
             Ok(connections.pending_bytes(conn) == 0)
         });
         self.closing = Some(closing);

@@ -15,6 +15,8 @@ mod crowds;
 mod ends;
 mod orders;
 mod socketless;
+#[cfg(feature = "cli")]
+mod unopened;
 
 /// The silence after which connections are put to sleep.
 const AFTER: Duration = Duration::from_millis(200);
