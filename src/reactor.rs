@@ -290,7 +290,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Outcome::Connected => self.connected(conn),
             // A connect whose install failed is cancelled without a completion of its own.
             Outcome::ConnectFailed(errno) | Outcome::InstallFailed(errno) => engine.dial_failed(conn, errno),
-            Outcome::Ready { armed, over: true, .. } => engine.reset_seen(conn, armed),
+            Outcome::Ready { armed, over: true, .. } => engine.reset_seen(conn, armed, now),
             Outcome::Ready { armed, fin: true, .. } => engine.fin_came(conn, armed, now),
             Outcome::Ready { armed, .. } => engine.apply(conn, |state| state.poll_fired(armed)),
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more),

@@ -426,9 +426,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     // ---- connections end --------------------------------------------------------------------------
 
     /// The poll tells that both directions are over, as after a RST.
-    pub fn reset_seen(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+    pub fn reset_seen(&mut self, conn: ConnId, armed: bool, now: Instant) -> Result<()> {
         let (endings, parts) = self.ending();
-        let next = endings.reset_seen(parts, conn, armed);
+        let next = endings.reset_seen(parts, conn, armed, now)?;
         self.perform(conn, next)
     }
 

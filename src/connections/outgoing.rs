@@ -233,6 +233,12 @@ impl Outgoing {
     }
 }
 
+/// Sends nothing on a connection that is over and has nothing in the kernel. The send fails with the error that has ended it.
+pub(super) fn ask_for_error<S: Default, R: RingOps>(slots: &mut Slots<S, R>, conn: ConnId) -> Result<()> {
+    slots.update(conn, SlotState::send);
+    slots.ring(conn).send_shared(conn.token(Operation::Send), [].into())
+}
+
 /// Sends bytes of any number on a connection with nothing in the kernel.
 fn send_bytes<S: Default, R: RingOps>(
     slots: &mut Slots<S, R>,
