@@ -22,6 +22,8 @@ pub use hibernation::{Refused, SharedCatcher};
 pub use memory::{HOST_MEMORY, Memory, MemoryCgroup, MemoryLeft};
 pub use names::Resolved;
 pub use net::{Conntrack, LAST_PORT, Loopback, NetCounters, NetworkCard, Sockets, SourcePorts, Tracked, moved};
+#[cfg(test)]
+pub use threads::REFUSED;
 pub use threads::{ThreadLimit, check_threads, not_started, pin_thread, start_thread};
 
 /// The first kernel that charges the queues of a ring to an ordinary user (`io_create_region`).

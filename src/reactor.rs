@@ -181,11 +181,15 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         Ok(())
     }
 
-    /// Tells the driver of connections that fell asleep or woke.
+    /// Tells the driver of connections that fell asleep or woke, but for those whose handshake is not over.
     fn tell_moved(&mut self) -> Result<()> {
         while let Some((name, woke)) = self.connections.engine.next_moved() {
-            let driver = &mut self.driver;
-            if woke { driver.woke(&mut self.connections, name) } else { driver.slept(&mut self.connections, name) }?;
+            let (driver, connections) = (&mut self.driver, &mut self.connections);
+            match woke {
+                _ if !connections.is_opened(&name) => {}
+                true => driver.woke(connections, name)?,
+                false => driver.slept(connections, name)?,
+            }
         }
         Ok(())
     }
@@ -290,7 +294,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             Outcome::Connected => self.connected(conn),
             // A connect whose install failed is cancelled without a completion of its own.
             Outcome::ConnectFailed(errno) | Outcome::InstallFailed(errno) => engine.dial_failed(conn, errno),
-            Outcome::Ready { armed, over: true, .. } => engine.reset_seen(conn, armed),
+            Outcome::Ready { armed, over: true, .. } => engine.reset_seen(conn, armed, now),
             Outcome::Ready { armed, fin: true, .. } => engine.fin_came(conn, armed, now),
             Outcome::Ready { armed, .. } => engine.apply(conn, |state| state.poll_fired(armed)),
             Outcome::Received { buffer, len, more } => self.received(conn, buffer, len, more),
@@ -428,7 +432,9 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             self.connections.engine.told_of_end(conn);
         }
         while let Some(name) = self.connections.engine.next_drained() {
-            self.driver.sent(&mut self.connections, name)?;
+            if self.connections.is_opened(&name) {
+                self.driver.sent(&mut self.connections, name)?;
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 //! | `send_shared` | a clone of an `Arc<[u8]>` | `InFlightOps` | dropped as a `Buffer` is given back |
 //! | `park_send` | a clone of an `Arc<[u8]>` | `InFlightOps` | dropped with its completion |
 //! | `accept_from` | a socket address | `InFlightOps` | taken after its completion by `accepted_from`, or freed with a failed one |
-//! | `dial`, `install_accepted` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
+//! | `dial`, `install_accepted`, `reset` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
 //!
 //! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
 //! submitted them returns, and their completions are then in the queue (or, when that is full,
@@ -337,10 +337,15 @@ impl Ring {
         Err(refused.into())
     }
 
+    /// Makes room for entries, and queues them.
     fn push(&mut self, entries: &[Entry]) -> Result<()> {
         self.make_room(entries.len())?;
-        // SAFETY: as in `enter`: what the entries point to is owned by `self` until the kernel is
-        // done with it.
+        self.queue(entries)
+    }
+
+    /// Queues entries for which room was made. The kernel is not entered: that would free the arguments that they have.
+    fn queue(&mut self, entries: &[Entry]) -> Result<()> {
+        // SAFETY: as in `enter_with`: what the entries point to is owned by `self` until the kernel is done with it.
         unsafe { self.uring.submission().push_multiple(entries) }
             .map_err(|_| Error::bug("submission queue full after making room"))?;
         self.queued += entries.len() as u32;
@@ -375,7 +380,7 @@ impl RingOps for Ring {
         let data = token.with(Operation::InstallAccepted).pack();
         let install = opcode::FilesUpdate::new(fd, 1).offset(token.slot as i32).build();
         let close = opcode::Close::new(types::Fd(socket.into_raw_fd())).build();
-        self.push(&[install, close].map(|entry| entry.flags(Flags::SKIP_SUCCESS).user_data(data)))
+        self.queue(&[install, close].map(|entry| entry.flags(Flags::SKIP_SUCCESS).user_data(data)))
     }
 
     fn dial(&mut self, fd: RawFd, to: SocketAddr, token: Token) -> Result<()> {
@@ -389,7 +394,7 @@ impl RingOps for Ring {
         let connect = opcode::Connect::new(Fixed(token.slot), address, len)
             .build()
             .user_data(token.with(Operation::Connect).pack());
-        self.push(&[install, connect])
+        self.queue(&[install, connect])
     }
 
     fn poll(&mut self, token: Token, lasting: bool) -> Result<()> {
@@ -423,7 +428,7 @@ impl RingOps for Ring {
             .flags(Flags::SKIP_SUCCESS);
         self.make_room(1)?;
         self.in_flight.send(token, buffer, range);
-        self.push(&[entry.user_data(token.pack())])
+        self.queue(&[entry.user_data(token.pack())])
     }
 
     fn send_shared(&mut self, token: Token, bytes: Arc<[u8]>) -> Result<()> {
@@ -434,7 +439,7 @@ impl RingOps for Ring {
             .flags(Flags::SKIP_SUCCESS);
         self.make_room(1)?;
         self.in_flight.send_shared(token, bytes);
-        self.push(&[entry.user_data(token.pack())])
+        self.queue(&[entry.user_data(token.pack())])
     }
 
     fn park_send(&mut self, token: Token, bytes: Arc<[u8]>, range: Range<usize>) -> Result<()> {
@@ -512,7 +517,7 @@ impl RingOps for Ring {
             .build()
             .flags(Flags::SKIP_SUCCESS)
             .user_data(token.with(Operation::Reset).pack());
-        self.push(&[reset])
+        self.queue(&[reset])
     }
 
     fn has_work(&mut self) -> bool {

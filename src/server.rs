@@ -7,6 +7,8 @@ mod idle_policy;
 mod memory_monitor;
 mod survey;
 mod takeover;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -15,9 +17,7 @@ use std::ops::Deref;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::connections::{
-    AdmissionGate, Connections, ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, SharedLimit,
-};
+use crate::connections::{Connections, ConnectionsConfig, FilterConfig, SPECULATIVE_RECEIVE_PERIOD, SharedLimit};
 use crate::error::{Errno, Error, HostError, HostReason, Result};
 use crate::host::Raised;
 use crate::latency::Latency;
@@ -69,6 +69,12 @@ pub enum ServerEvent {
     HandingOver,
     /// All is handed over, and the shards have ended: `Server::join` returns.
     HandedOver,
+    /// The later server has not answered for 10 seconds: it is suspended, frozen, or waits for something. What was sent to it
+    /// may be its own already, so this server waits on. It accepts nothing meanwhile.
+    SuccessorSilent {
+        /// The number of the process (pid).
+        process: u32,
+    },
     /// The later server has given up before it had everything, and its process has not ended. It still has the sleeping
     /// connections, if connections sleep, and with them the names for new ones: this server serves those that were awake,
     /// and accepts nothing until that process ends. `SuccessorGone` follows then.
@@ -157,7 +163,7 @@ pub struct Server<M = ()> {
     idle_choice: IdleChoice,
     awake: Option<u64>,
     backlog: i32,
-    gate: AdmissionGate,
+    control: Arc<ListenerControl>,
     limit: SharedLimit,
     #[cfg(feature = "tls")]
     tls: Option<Secured>,
@@ -217,8 +223,9 @@ impl<M: Send + 'static> Server<M> {
             shards: plans.iter().map(|_| Arc::new(OwnCounters::new(builder.counters.len()))).collect(),
             named: builder.counters.into(),
         };
-        let gate = AdmissionGate::default();
-        let reserve = options.memory_reserve;
+        let control = Arc::new(ListenerControl::new(backlog));
+        // Once shards serve, or have taken everything over, nothing may fail.
+        let monitor = MemoryMonitor::prepare(host.clone(), options.memory_reserve, control.clone(), sink.clone())?;
         let mut server = Server {
             shards: Vec::new(),
             own,
@@ -229,28 +236,26 @@ impl<M: Send + 'static> Server<M> {
             idle_choice,
             awake,
             backlog,
-            gate,
+            control,
             limit,
             #[cfg(feature = "tls")]
             tls: survey.tls,
             listeners: Vec::new(),
             desk: None,
             pauses: None,
-            monitor: None,
+            monitor,
             #[cfg(feature = "metrics")]
             metrics: survey.metrics,
         };
         let outliving = server.outliving(inheritance.as_mut(), plans.len())?;
         let room = raised.descriptors();
         let hibernation = Hibernation::of(&server.options, &host, &plans, room, inheritance.as_mut())?;
-        let events = sink.clone();
-        let launch = Launch { plans, handles, inboxes, events, hibernation, inheritance, outliving, speaks };
+        let launch = Launch { plans, handles, inboxes, events: sink, hibernation, inheritance, outliving, speaks };
         match server.launch(launch, service) {
             Ok(()) => {
-                let listeners = server.listeners.iter().map(|(_, listener)| listener.clone()).collect();
-                let gate = server.gate.clone();
-                let control = ListenerControl { gate, listeners, backlog };
-                server.monitor = MemoryMonitor::start(host, reserve, control, sink)?;
+                if let Some(monitor) = &server.monitor {
+                    monitor.begin();
+                }
                 #[cfg(feature = "metrics")]
                 if let Some(metrics) = &server.metrics {
                     let (sleep, tls) = (server.awake.is_some(), server.options.has_tls());
@@ -343,11 +348,12 @@ impl<M: Send + 'static> Server<M> {
         let hibernation =
             hibernation.map(|sleep| sleep.of_shard(handle, index, plan, filter_of, outliving)).transpose()?;
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+        self.control.add(&sockets);
         self.listeners.extend(sockets.iter().map(|socket| (index, socket.clone())));
         let config = ConnectionsConfig {
             filter: filter.map(|filter| FilterConfig { filter, speculative_period }),
             shared_limit: Some(self.limit.clone()),
-            gate: self.gate.clone(),
+            gate: self.control.gate().clone(),
             max_pending: options.max_pending,
             accept_rate: options.accept_rate.map(|rate| rate / launch.plans.len() as f64),
             idle_timeout: options.idle_timeout,
@@ -497,6 +503,7 @@ impl<M> Server<M> {
         if self.desk.as_ref().is_some_and(|desk| !desk.may_stop()) {
             return;
         }
+        self.control.leave_alone();
         self.command_all(STOP);
     }
 

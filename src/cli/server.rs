@@ -342,6 +342,9 @@ impl Reporter {
                 Ok(News::Stop | News::Server(ServerEvent::HandedOver)) => return Ok(true),
                 Ok(News::Reload) => self.reload(server),
                 Ok(News::Server(ServerEvent::HandingOver)) => self.tell("a later server takes over"),
+                Ok(News::Server(ServerEvent::SuccessorSilent { process })) => self.warn(&format!(
+                    "the later server, process {process}, does not answer; this one waits, and accepts nothing: let it go on (kill -CONT {process}), or end it (kill -9 {process})"
+                )),
                 Ok(News::Server(ServerEvent::SuccessorLingers { process })) => {
                     self.warn(&lingering(process, self.sleeps))
                 }

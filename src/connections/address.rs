@@ -1,5 +1,5 @@
 //! The addresses of a connection. No row keeps one. The kernel is asked when the driver asks; or each accept returns
-//! the peer's address, which is kept until the driver was told of the connection.
+//! the peer's address, which is kept until the driver was told of the connection, or that has left its slot.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,7 +12,7 @@ use crate::hibernation::Tuple;
 use crate::ring::RingOps;
 use crate::token::{ConnId, Operation};
 
-/// The peers' addresses of accepted connections that the driver was not told of yet.
+/// The peers' addresses of accepted connections that the driver was not told of yet, by slot.
 #[derive(Debug, Default)]
 pub(super) struct AcceptedFrom {
     /// Whether accepts return addresses.
@@ -21,7 +21,7 @@ pub(super) struct AcceptedFrom {
 }
 
 impl AcceptedFrom {
-    /// The driver was told of the connection, or it is refused.
+    /// The driver was told of the connection in a slot, or the slot is free.
     pub fn forget(&mut self, conn: ConnId) {
         if self.wanted {
             self.peers.remove(&conn);
@@ -49,6 +49,12 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The driver was told of a connection.
     pub fn told_of(&mut self, conn: ConnId) {
         self.accepted_from.forget(conn);
+    }
+
+    /// Addresses that are kept.
+    #[cfg(test)]
+    pub fn peers_kept(&self) -> usize {
+        self.accepted_from.peers.len()
     }
 }
 
@@ -87,9 +93,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         let Some(conn) = engine.find(conn).filter(|conn| engine.slots.is_live(*conn)) else {
             return Ok(Err(io::ErrorKind::NotConnected.into()));
         };
-        engine.counters.enters.add(1);
-        let copy = engine.slots.ring(conn).copy_descriptor(conn.token(Operation::CopyDescriptor))?;
-        Ok(copy.map(TcpStream::from).and_then(|socket| of_socket(&socket)).map(canonical))
+        Ok(engine.plain(conn)?.map(TcpStream::from).and_then(|socket| of_socket(&socket)).map(canonical))
     }
 }
 

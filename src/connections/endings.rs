@@ -7,7 +7,7 @@ use super::acceptor::Acceptor;
 use super::close_reason::CloseReason;
 use super::engine::Engine;
 use super::fins::FinQueue;
-use super::outgoing::Outgoing;
+use super::outgoing::{self, Outgoing};
 use super::platform::Platform;
 use super::reset_reaper::ResetReaper;
 use super::slots::Slots;
@@ -106,21 +106,31 @@ impl Endings {
         Ok(false)
     }
 
-    /// The poll tells that both directions are over, as after a RST. What came before it is void (RFC 9293, 3.10.7.4),
-    /// and an answer could not be sent: unless the configuration asks for the last bytes, the connection is over
-    /// without a receive. Returns what is to be done for it.
+    /// The poll tells that both directions are over, as after a RST, or as the kernel has given the connection up. What came
+    /// before it is void (RFC 9293, 3.10.7.4), and an answer could not be sent: unless the configuration asks for the last
+    /// bytes, nothing is received. The kernel is asked for the error, as the poll does not tell why; but where many
+    /// connections end at once, each is taken for one that was reset. Returns what is to be done.
     pub fn reset_seen<S: Default, R: RingOps>(
         &mut self,
         mut parts: Parts<'_, S, R>,
         conn: ConnId,
         armed: bool,
-    ) -> Action {
+        now: Instant,
+    ) -> Result<Action> {
         if self.drain_after_reset || !parts.slots.is_live(conn) {
-            return parts.slots.tell(conn, |state| state.poll_fired(armed));
+            return Ok(parts.slots.tell(conn, |state| state.poll_fired(armed)));
+        }
+        if self.resets.is_empty() && self.fins.may_close_at_once(now) {
+            parts.slots.update(conn, |state| _ = state.poll_fired(armed));
+            // A data operation that is under way is told of the error.
+            if !parts.slots.row(conn).is_some_and(|row| row.lifecycle.is_busy()) {
+                outgoing::ask_for_error(parts.slots, conn)?;
+            }
+            return Ok(Action::Rest);
         }
         self.leave(&parts, conn, CloseReason::PeerReset);
         self.await_reaping(&mut parts, conn, armed);
-        Action::Rest
+        Ok(Action::Rest)
     }
 
     /// The poll fired, and tells of a FIN: receive what is there, unless that is to wait. Returns what is to be done.

@@ -291,7 +291,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             hibernation.refused(conn);
         }
         if self.slots.row(conn).is_some() {
-            self.slots.release(conn);
+            self.release(conn);
         }
     }
 
@@ -323,13 +323,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
             admission = Admission::AtCapacity;
         }
         if admission != Admission::Granted {
-            let cause = if admission == Admission::LowMemory {
-                &self.counters.refused_for_memory
-            } else {
-                &self.counters.refused_when_full
-            };
+            let Counters { refused_for_memory, refused_when_full, .. } = &*self.counters;
+            let cause = if admission == Admission::LowMemory { refused_for_memory } else { refused_when_full };
             cause.add(1);
-            self.accepted_from.forget(conn);
             if let Some(hibernation) = &mut self.hibernation {
                 hibernation.refused(conn);
             }
@@ -425,9 +421,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
     // ---- connections end --------------------------------------------------------------------------
 
     /// The poll tells that both directions are over, as after a RST.
-    pub fn reset_seen(&mut self, conn: ConnId, armed: bool) -> Result<()> {
+    pub fn reset_seen(&mut self, conn: ConnId, armed: bool, now: Instant) -> Result<()> {
         let (endings, parts) = self.ending();
-        let next = endings.reset_seen(parts, conn, armed);
+        let next = endings.reset_seen(parts, conn, armed, now)?;
         self.perform(conn, next)
     }
 
@@ -502,10 +498,16 @@ impl<S: Default, P: Platform> Engine<S, P> {
                 self.close(conn, mode, reason)
             }
             Action::Release => {
-                self.slots.release(conn);
+                self.release(conn);
                 Ok(())
             }
         }
+    }
+
+    /// Frees a slot, and drops what is kept of a connection that never opened.
+    fn release(&mut self, conn: ConnId) {
+        self.accepted_from.forget(conn);
+        self.slots.release(conn);
     }
 
     /// Has a connection wait that has nothing to receive.

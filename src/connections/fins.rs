@@ -23,8 +23,8 @@ pub(super) const FINS_PER_PASS: usize = 32;
 /// so FINs take a tenth of the shard's time. The rest waits.
 pub(super) const FINS_PER_SECOND: f64 = 32_000.0;
 
-/// Connections per second that a shard closes as soon as it has received their FIN. More than that are a storm: they
-/// are closed in batches with rests in between, as connections that were reset.
+/// Connections per second that a shard closes as soon as it has received their FIN, or the error that has ended them. More
+/// than that are a storm: they are closed in batches with rests in between, and those that were reset are not asked.
 pub(super) const FINS_CLOSED_AT_ONCE: f64 = 3_000.0;
 
 /// The bounds on FINs, and the connections that wait for them.

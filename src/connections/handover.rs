@@ -185,7 +185,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// A plain descriptor of a slot's socket. The outer error is a failure of the ring.
-    fn plain(&mut self, conn: ConnId) -> Result<io::Result<OwnedFd>> {
+    pub(super) fn plain(&mut self, conn: ConnId) -> Result<io::Result<OwnedFd>> {
         self.counters.enters.add(1);
         match self.hibernation.as_ref().and_then(|hibernation| hibernation.kept(conn)) {
             Some(kept) => Ok(kept),

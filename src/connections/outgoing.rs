@@ -229,6 +229,12 @@ impl Outgoing {
     }
 }
 
+/// Sends nothing on a connection that is over and has nothing in the kernel. The send fails with the error that has ended it.
+pub(super) fn ask_for_error<S: Default, R: RingOps>(slots: &mut Slots<S, R>, conn: ConnId) -> Result<()> {
+    slots.update(conn, SlotState::send);
+    slots.ring(conn).send_shared(conn.token(Operation::Send), [].into())
+}
+
 impl<S: Default, P: Platform> Engine<S, P> {
     /// The kernel has taken the rest of a send that waited there for the peer. A record of TLS has its whole time again: nothing
     /// was received meanwhile that would have made it whole.

@@ -390,7 +390,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// A connection is over. Returns the reason for its driver, if that knows the connection: a server's driver does not
     /// before the handshake is over.
     pub(crate) fn forget_tls(&mut self, name: ConnId, reason: CloseReason) -> Option<CloseReason> {
-        let slot = self.find(name);
         let Some(tls) = &mut self.tls else { return Some(reason) };
         let is_established = tls.layer.sessions.has(name);
         let is_cut_off = reason == CloseReason::PeerClosed && tls.layer.sessions.is_readable(name);
@@ -399,9 +398,6 @@ impl<S: Default, P: Platform> Engine<S, P> {
             return Some(if is_cut_off { CloseReason::PeerCutOff } else { reason });
         }
         Tls::count_failed(&self.counters, reason);
-        if let Some(slot) = slot {
-            self.accepted_from.forget(slot);
-        }
         (!tls.layer.is_server()).then_some(reason)
     }
 

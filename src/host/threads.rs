@@ -32,10 +32,20 @@ impl ThreadLimit {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The thread of this name is not started by this one: no limit of the kernel meets a certain thread.
+    pub static REFUSED: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
+}
+
 /// Starts a thread.
 ///
 /// Fails with a `ThreadReason`, which names the limit where one is met.
 pub fn start_thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    #[cfg(test)]
+    if REFUSED.get() == name {
+        return Err(not_started(format!("the thread {name}"), &io::Error::from_raw_os_error(Errno::EAGAIN.0)));
+    }
     let started = Builder::new().name(name.to_owned()).spawn(body);
     started.map_err(|error| not_started(format!("the thread {name}"), &error))
 }

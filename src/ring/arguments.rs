@@ -21,8 +21,8 @@ impl Arguments {
         self.places.len() == self.most
     }
 
-    /// Stores one address and descriptor where they stay until the next full submission. Never
-    /// out of places: each is used by at least one submission entry.
+    /// Stores one address and descriptor where they stay until the kernel has taken every submission. So the entries that
+    /// have them must be queued before the kernel is entered.
     pub fn place(&mut self, address: RawAddress, fd: RawFd) -> (*const libc::sockaddr, libc::socklen_t, *const RawFd) {
         // The vector must not move the places that the kernel is to read.
         assert!(!self.is_full(), "more addresses than submissions");
@@ -32,6 +32,12 @@ impl Arguments {
         self.places.push((address, fd));
         let (address, fd) = &self.places[self.places.len() - 1];
         (address.as_ptr(), address.length(), fd)
+    }
+
+    /// Places that are taken.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.places.len()
     }
 
     /// The kernel has read all places. They are freed: each of many rings needs them at another time.

@@ -161,6 +161,26 @@ fn what_is_reset_can_be_closed_later() {
     assert!(matches!(done[..], [Completion { outcome: Outcome::Closed, .. }]), "{done:?}");
 }
 
+/// A service resets more connections at once than the submission queue holds. Each address stays where the kernel reads it
+/// until the kernel has taken its reset.
+#[test]
+fn a_queue_full_of_resets_keeps_their_addresses() {
+    const COUNT: u32 = TINY.submissions;
+    let (mut ring, mut peers) = connected(COUNT + 1, TINY);
+    for slot in 0..COUNT {
+        ring.reset(token(slot)).unwrap();
+        assert_eq!((ring.queued, ring.arguments.len()), (slot + 1, slot as usize + 1));
+    }
+    // The queue is full: it is submitted, and this one waits with its own address.
+    ring.reset(token(COUNT)).unwrap();
+    assert_eq!((ring.queued, ring.arguments.len()), (1, 1));
+    ring.enter().unwrap();
+    assert_eq!((ring.queued, ring.arguments.len()), (0, 0));
+    for peer in &mut peers {
+        assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
 /// What goes on in another descriptor of the socket is not shut down with the slot, whatever the kernel's habits.
 #[test]
 fn a_slot_that_is_closed_alone_leaves_the_socket_as_it_is() {

@@ -76,13 +76,19 @@ pub(super) struct ListenerSettings {
 impl ListenerSettings {
     /// Gives all of that to a listener of another process, which listens in any case.
     fn give(&self, socket: &TcpListener) -> Result<()> {
+        self.equip(socket)?;
+        let listens = listener::listen_again(socket, self.backlog);
+        listens.map_err(|error| Error::unexpected("listen with", "the listener of another process", &error))
+    }
+
+    /// Gives program and keepalive to a listener that another process has had. Whether it listens is as it was.
+    fn equip(&self, socket: &TcpListener) -> Result<()> {
         let attached = match &self.program {
             Some(program) => sys::attach_program(socket, program.as_fd()),
             None => sys::detach_program(socket),
         };
         let kept = attached.and_then(|()| listener::set_keepalive(socket, self.keepalive));
-        let listens = kept.and_then(|()| listener::listen_again(socket, self.backlog));
-        listens.map_err(|error| Error::unexpected("listen with", "the listener of another process", &error))
+        kept.map_err(|error| Error::unexpected("set up", "the listener of another process", &error))
     }
 
     /// Gives a connection that another process had accepted what it would have of a listener here.
@@ -337,7 +343,9 @@ impl<S: Service> ServerDriver<S> {
             }
         };
         let schedule = closing.turn_after(connections, now, |connections, conn| {
-            self.call(connections, |service, ctx| service.stopping(ctx, conn))?;
+            if connections.is_opened(&conn) {
+                self.call(connections, |service, ctx| service.stopping(ctx, conn))?;
+            }
             Ok(connections.pending_bytes(conn) == 0)
         });
         self.closing = Some(closing);

@@ -6,10 +6,14 @@
 //! that is older than the close has ended, parked polls included. With 4,000 connects in flight at a server of 103,000
 //! the last 28 MiB of a 512 MiB guest were gone in 20 seconds, and its kernel panicked. So when only half of the
 //! reserve is left the listeners are shut down as well; the same guest then kept 18 MB free, and its connections.
+//!
+//! A socket is shut down for all processes that have it. So a server leaves its listeners alone from the moment when it
+//! begins to hand over, and takes them back if the later server gives up. One that stops leaves them alone too: its shards
+//! have shut them down, and nobody would accept what comes.
 
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -77,121 +81,222 @@ struct State {
 
 /// What new connections come in by: the gate of all shards, and their listeners.
 pub(super) struct ListenerControl {
-    pub gate: AdmissionGate,
-    pub listeners: Vec<Arc<TcpListener>>,
-    pub backlog: i32,
+    gate: AdmissionGate,
+    backlog: i32,
+    /// Held while listeners are shut down or listen again.
+    listeners: Mutex<Listeners>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    sockets: Vec<Arc<TcpListener>>,
+    /// A later server has them, or this one stops: they do not follow the gate.
+    left_alone: bool,
 }
 
 impl ListenerControl {
-    fn set(&self, level: AdmissionState) {
+    /// An open gate, without listeners.
+    pub fn new(backlog: i32) -> ListenerControl {
+        ListenerControl { gate: AdmissionGate::default(), backlog, listeners: Mutex::default() }
+    }
+
+    /// The gate.
+    pub fn gate(&self) -> &AdmissionGate {
+        &self.gate
+    }
+
+    /// Adds listeners, which listen.
+    pub fn add(&self, sockets: &[Arc<TcpListener>]) {
+        self.lock().sockets.extend_from_slice(sockets);
+    }
+
+    /// Opens or shuts the gate, and has the listeners follow.
+    pub fn set(&self, level: AdmissionState) {
+        let listeners = self.lock();
         let before = self.gate.level();
         // A shard must not mistake listeners that are shut down for a lack of memory.
         if level == AdmissionState::NotListening {
             self.gate.set(level);
         }
-        let [stopped, stops] = [before, level].map(|level| level == AdmissionState::NotListening);
-        if stops != stopped {
-            for listener in &self.listeners {
-                // A listener that the kernel refuses is one port less; the others go on.
-                let _ = match stops {
-                    true => listener::stop_listening(listener),
-                    false => listener::listen_again(listener, self.backlog),
-                };
-            }
+        if (level == AdmissionState::NotListening) != (before == AdmissionState::NotListening) {
+            self.follow(&listeners, level);
         }
         self.gate.set(level);
+    }
+
+    /// From now on the listeners do not follow the gate: a later server gets them, or this one stops.
+    pub fn leave_alone(&self) {
+        self.lock().left_alone = true;
+    }
+
+    /// The later server has given up: the listeners follow the gate again.
+    pub fn take_back(&self) {
+        let mut listeners = self.lock();
+        listeners.left_alone = false;
+        self.follow(&listeners, self.gate.level());
+    }
+
+    fn follow(&self, listeners: &Listeners, level: AdmissionState) {
+        if listeners.left_alone {
+            return;
+        }
+        for socket in &listeners.sockets {
+            // A listener that the kernel refuses is one port less; the others go on.
+            let _ = match level {
+                AdmissionState::NotListening => listener::stop_listening(socket),
+                AdmissionState::Open | AdmissionState::Refusing => listener::listen_again(socket, self.backlog),
+            };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The thread that looks; it ends when this is dropped.
 pub(super) struct MemoryMonitor {
-    state: Arc<Mutex<State>>,
-    thread: Option<(Sender<()>, JoinHandle<()>)>,
+    watch: Arc<Watch>,
+    /// Tells the thread to begin, after a pause.
+    thread: Option<(Sender<Duration>, JoinHandle<()>)>,
 }
 
 impl MemoryMonitor {
-    /// Opens and shuts `control` from now on, and tells the owner of it. `None` where nothing is to be reserved, or no memory
-    /// can be read.
-    pub fn start(
+    /// Starts the thread, which waits for `begin`: then it opens and shuts `control`, and tells the owner of it. `None` where
+    /// nothing is to be reserved, or no memory can be read.
+    pub fn prepare(
         host: Host,
         reserve: Reserve,
-        control: ListenerControl,
+        control: Arc<ListenerControl>,
         events: EventSink,
     ) -> Result<Option<MemoryMonitor>> {
-        if reserve == Reserve::Bytes(0) {
+        if reserve == Reserve::Bytes(0) || Shortage::nearest(&host, reserve).is_none() {
             return Ok(None);
         }
-        let Some(first) = Shortage::nearest(&host, reserve) else { return Ok(None) };
-        let state = Arc::<Mutex<State>>::default();
-        let (stop, stopped) = channel();
-        // Before the owner goes on: a server that starts on a full host admits none.
-        let first = settle(first, &control, &state, &events);
-        let theirs = state.clone();
-        let look = move || {
-            let near = || Shortage::nearest(&host, reserve);
-            monitor(first, &stopped, near, |near| settle(near, &control, &theirs, &events));
-        };
-        let thread = start_thread("c1m-memory", look)?;
-        Ok(Some(MemoryMonitor { state, thread: Some((stop, thread)) }))
+        let watch = Arc::new(Watch { host, reserve, control, events, state: Mutex::default() });
+        let (begins, begun) = channel();
+        let theirs = watch.clone();
+        let thread = start_thread("c1m-memory", move || theirs.run(&begun))?;
+        Ok(Some(MemoryMonitor { watch, thread: Some((begins, thread)) }))
+    }
+
+    /// Looks for the first time, before the owner goes on: a server that starts on a full host admits none.
+    pub fn begin(&self) {
+        let pause = self.watch.look();
+        if let Some((begins, _)) = &self.thread {
+            // The thread ends only after this is dropped.
+            let _ = begins.send(pause);
+        }
     }
 
     /// The limit for which new connections are refused now.
     pub fn shortage(&self) -> Option<Shortage> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).now.clone()
+        self.watch.state().now.clone()
     }
 
     /// The limit for which connections were last refused.
     pub fn last_shortage(&self) -> Option<Shortage> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).last.clone()
+        self.watch.state().last.clone()
     }
 }
 
 impl Drop for MemoryMonitor {
     fn drop(&mut self) {
-        if let Some((stop, thread)) = self.thread.take() {
-            drop(stop);
+        if let Some((begins, thread)) = self.thread.take() {
+            drop(begins);
             // It cannot have panicked, and its panic could not be told here.
             let _ = thread.join();
         }
     }
 }
 
-/// Looks until told to stop; `settle` says when to look again.
-fn monitor(
-    mut pause: Duration,
-    stopped: &Receiver<()>,
-    look: impl Fn() -> Option<Shortage>,
-    settle: impl Fn(Shortage) -> Duration,
-) {
-    while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-        // What cannot be read for a moment is as it was.
-        pause = look().map_or(SHORTEST_LOOK, &settle);
-    }
+/// What looks at memory, and acts upon it.
+struct Watch {
+    host: Host,
+    reserve: Reserve,
+    control: Arc<ListenerControl>,
+    events: EventSink,
+    state: Mutex<State>,
 }
 
-/// Opens or shuts the gate and the listeners as the nearest limit wants it. Returns the pause until the next look.
-fn settle(near: Shortage, control: &ListenerControl, state: &Mutex<State>, events: &EventSink) -> Duration {
-    let before = control.gate.level();
-    let level = near.level(before);
-    let pause = near.look_again();
-    if level != AdmissionState::Open || before != AdmissionState::Open {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.now = (level != AdmissionState::Open).then_some(near);
-        state.last = state.now.clone().or(state.last.take());
+impl Watch {
+    /// Looks from the first message on, which says when, until its sender is gone.
+    fn run(&self, begun: &Receiver<Duration>) {
+        let Ok(mut pause) = begun.recv() else { return };
+        while begun.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            pause = self.look();
+        }
     }
-    if level != before {
-        control.set(level);
+
+    /// Opens or shuts the gate and the listeners as the nearest limit wants it. Returns the pause until the next look.
+    fn look(&self) -> Duration {
+        // What cannot be read for a moment is as it was.
+        let Some(near) = Shortage::nearest(&self.host, self.reserve) else { return SHORTEST_LOOK };
+        let before = self.control.gate.level();
+        let level = near.level(before);
+        let pause = near.look_again();
+        let (is_open, was_open) = (level == AdmissionState::Open, before == AdmissionState::Open);
+        if !is_open || !was_open {
+            let mut state = self.state();
+            state.now = (!is_open).then_some(near);
+            state.last = state.now.clone().or(state.last.take());
+        }
+        if level != before {
+            self.control.set(level);
+        }
+        if is_open != was_open {
+            (self.events)(if is_open { ServerEvent::MemorySuffices } else { ServerEvent::MemoryShort });
+        }
+        pause
     }
-    if (level == AdmissionState::Open) != (before == AdmissionState::Open) {
-        events(if level == AdmissionState::Open { ServerEvent::MemorySuffices } else { ServerEvent::MemoryShort });
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pause
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv4Addr, TcpStream};
+
+    /// A control of one listener, and whether that listens.
+    fn control() -> (ListenerControl, impl Fn() -> bool) {
+        let control = ListenerControl::new(16);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        control.add(&[Arc::new(listener)]);
+        (control, move || TcpStream::connect(address).is_ok())
+    }
+
+    #[test]
+    fn listeners_follow_the_gate() {
+        let (control, listens) = control();
+        for level in [AdmissionState::Refusing, AdmissionState::NotListening, AdmissionState::Open] {
+            control.set(level);
+            assert_eq!((control.gate().level(), listens()), (level, level != AdmissionState::NotListening));
+        }
+    }
+
+    /// Neither a successor's listeners nor those of a server that stops are shut down or listen again.
+    #[test]
+    fn listeners_that_are_left_alone_stay_as_they_are() {
+        for first in [AdmissionState::Open, AdmissionState::NotListening] {
+            let (control, listens) = control();
+            control.set(first);
+            control.leave_alone();
+            for level in [AdmissionState::NotListening, AdmissionState::Open, AdmissionState::NotListening] {
+                control.set(level);
+                assert_eq!((control.gate().level(), listens()), (level, first == AdmissionState::Open));
+            }
+            // They are this server's again, whatever became of them and of the gate meanwhile.
+            control.take_back();
+            assert!(!listens());
+            control.set(AdmissionState::Open);
+            assert!(listens());
+        }
+    }
 
     #[test]
     fn a_reserve_is_bytes_or_a_share() {

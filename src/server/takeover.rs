@@ -159,7 +159,8 @@ impl<M: Send + 'static> Server<M> {
         let metrics = None;
         let offer: Offer = outliving.offer(&self.listeners, catcher, metrics)?.into();
         let stale = inheritance.as_ref().map(|inheritance| inheritance.stale(&offer)).unwrap_or_default();
-        let desk = Desk::prepare(&path, path_listener, terms.clone(), offer.clone(), slots, launch.events.clone())?;
+        let (control, events) = (self.control.clone(), launch.events.clone());
+        let desk = Desk::prepare(&path, path_listener, terms.clone(), offer.clone(), slots, control, events)?;
         if let Some(inheritance) = &mut inheritance {
             self.pauses = inheritance.take_over(&path, queues)?;
         }

@@ -87,7 +87,9 @@ impl Turns {
             self.machine.kernel(|kernel| kernel.fail_accepts());
         }
         let closing = self.closing.get_or_insert_with(|| Closing::new(CloseMode::Immediate, Pace::UNPACED));
-        closing.turn(connections, now)
+        let schedule = closing.turn(connections, now)?;
+        assert!(schedule != Schedule::Finished || connections.engine.peers_kept() == 0, "addresses of nobody are kept");
+        Ok(schedule)
     }
 
     /// Now, since the start.
@@ -244,6 +246,7 @@ impl Scene {
 fn run_shard<D: Driver<Machine>>(machine: &Machine, config: ConnectionsConfig, driver: D) {
     let handle = ShardHandle::new().unwrap();
     let mut connections = Connections::on(machine.clone(), config, handle.counters.clone()).unwrap();
+    connections.bring_peer_addresses();
     let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     connections.listen(vec![listener], ACCEPTS as usize).unwrap();
     let shard = Shard::new(Reactor::new(connections, driver), handle);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
@@ -110,8 +110,8 @@ impl RingOps for SimRing {
     }
 
     fn accepted_from(&mut self, _token: Token) -> Option<SocketAddr> {
-        // The simulated peers have no addresses.
-        None
+        // The simulated peers have no addresses of their own.
+        Some((Ipv4Addr::LOCALHOST, 1).into())
     }
 
     fn copy_descriptor(&mut self, token: Token) -> Result<io::Result<OwnedFd>> {

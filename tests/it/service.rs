@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use c1m::error::Errno;
 use c1m::{
     Broadcast, CloseMode, CloseReason, ConnId, Cores, CounterId, Ctx, IdlePolicy, Mailbox, MailboxError, Members,
     PortSharing, Ports, Reply, Server, ServerBuilder, Service,
@@ -14,6 +15,7 @@ use socket2::SockRef;
 
 use crate::support::{PATIENCE, eventually, free_ports, reset};
 
+mod gone;
 mod pauses;
 
 /// What the service was told.

@@ -37,6 +37,11 @@ impl Driver for Echoing {
         Ok(())
     }
 
+    fn sent(&mut self, _: &mut Connections<()>, _: ConnId) -> Result<()> {
+        assert!(self.opened > 0, "told of a connection that is not open");
+        Ok(())
+    }
+
     fn turn(&mut self, _: &mut Connections<()>, _: Instant, _: u32) -> Result<Schedule> {
         Ok(Schedule::OnEvent)
     }
@@ -236,6 +241,20 @@ fn a_key_update_within_a_send_is_counted() {
     house.reactor.connections.send(conn, &[7; 2 * LARGEST_CONTENT]).unwrap();
     let after = house.reactor.connections.counters().snapshot();
     assert_eq!((after.key_updates - before.key_updates, after.records_sealed - before.records_sealed), (1, 2));
+}
+
+/// A step of a handshake may have to wait for its peer to read. The driver does not know the connection yet.
+#[test]
+fn a_driver_is_not_told_that_a_step_of_a_handshake_was_sent() {
+    let mut house = House::new(|_| {});
+    let mut hanging = TcpStream::connect(house.address).unwrap();
+    house.pass_until("it comes", |reactor| reactor.connections.counters().live.get() == 1);
+    let (conn, _) = house.reactor.connections.last_live(Cursor::END).unwrap();
+    // As if a send of the handshake had waited.
+    house.reactor.connections.tell_when_sent(conn);
+    hanging.write_all(&[22, 3, 1, 2, 0, 1, 0]).unwrap();
+    house.pass_until("it begins", |reactor| steps(reactor) == 1);
+    (0..3).for_each(|_| house.pass());
 }
 
 /// An echo and then the beginning of a record, for which there is no room: the echo was sealed before the alert, and comes

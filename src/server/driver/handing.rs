@@ -383,7 +383,7 @@ impl<S: Service> ServerDriver<S> {
         if let Some(rest) = handing.rest.take() {
             self.call(connections, |own, ctx| own.taken_over_shard(ctx, &rest))?;
         }
-        connections.accept_again(self.accepts, |socket| self.listeners.give(socket))?;
+        connections.accept_again(self.accepts, |socket| self.listeners.equip(socket))?;
         self.unite(connections)
     }
 }

@@ -1,18 +1,20 @@
 //! Handing over to a later server: the thread that listens for one, and the way of what each shard hands over.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{OTHER_PROCESSES, Offer, PATH, channel_name, refused};
 use crate::error::{Errno, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::server::builder::EventSink;
+use crate::server::memory_monitor::ListenerControl;
 use crate::server::{HAND_OVER, SERVE, STOP, ServerEvent};
 use crate::shard::ShardHandle;
 use crate::sys::{OtherProcess, connect_without_waiting, is_our_user, listen_in_own_name, unix_socket_at};
@@ -31,6 +33,12 @@ const SUCCESS_TIME: Duration = Duration::from_secs(60);
 
 /// How long a successor may take to end after it has closed a channel, before the operator is told.
 const END_TIME: Duration = Duration::from_secs(2);
+
+/// How long a successor may take for an answer before the operator is told. It is awaited on: it may have what it was sent.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a successor is silent.
+const SILENCE_LOOK: Duration = Duration::from_secs(1);
 
 /// While its end is awaited, the server looks this often whether it was told to stop.
 const STOP_LOOK: Duration = Duration::from_millis(500);
@@ -105,6 +113,7 @@ struct Clerk {
     terms: TermsText,
     offer: Offer,
     shards: Vec<(ShardHandle, HandoverSlot)>,
+    control: Arc<ListenerControl>,
     events: EventSink,
 }
 
@@ -120,13 +129,14 @@ impl Desk {
         terms: TermsText,
         offer: Offer,
         shards: Vec<(ShardHandle, HandoverSlot)>,
+        control: Arc<ListenerControl>,
         events: EventSink,
     ) -> Result<PreparedDesk> {
         let failed = |error: io::Error| refused(path, Errno::of(&error), TakeoverReason::Path);
         let listener = Arc::new(listener.map_or_else(|| listen(path), Ok).map_err(failed)?);
         let phase = Arc::new(Mutex::new(Phase::Serving));
         let kept = offer.iter().map(|(name, _)| name.clone()).collect();
-        let clerk = Clerk { phase: phase.clone(), listener: listener.clone(), terms, offer, shards, events };
+        let clerk = Clerk { phase: phase.clone(), listener: listener.clone(), terms, offer, shards, control, events };
         let (opens, opened) = mpsc::channel();
         let serve = move || {
             if opened.recv().is_ok() {
@@ -279,32 +289,50 @@ impl Clerk {
 
     /// Has all shards hand over. `false` if the successor was killed and this server serves on.
     fn hand_over(&self, channels: Vec<Channel>, control: &Channel, successor: &OtherProcess) -> bool {
+        self.control.leave_alone();
         (self.events)(ServerEvent::HandingOver);
+        let (runs, ended) = mpsc::channel();
         let mut relays = Vec::new();
         for (shard, (channel, (handle, slot))) in channels.into_iter().zip(&self.shards).enumerate() {
             let ((to, from_shard), (to_shard, from)) = (mpsc::channel(), mpsc::channel());
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Link { to, from });
             handle.command(HAND_OVER);
-            let (sender, shard_handle) = (to_shard.clone(), handle.clone());
-            let body = move || relay(&channel, &from_shard, &sender, &shard_handle);
-            let relay = start_thread(&format!("c1m-handover-{shard}"), body);
-            relays.push((relay, to_shard, handle));
+            let waiting = Waiting::default();
+            let relay = Relay {
+                channel,
+                from: from_shard,
+                to: to_shard.clone(),
+                shard: handle.clone(),
+                waiting: waiting.clone(),
+                _runs: runs.clone(),
+            };
+            let relay = start_thread(&format!("c1m-handover-{shard}"), move || relay.run());
+            relays.push((relay, waiting, to_shard, handle));
         }
+        drop(runs);
+        self.watch(&ended, || relays.iter().any(|(_, waiting, ..)| waiting.is_silent()), successor);
         let mut all = true;
         let mut answers = Vec::new();
-        for (relay, to_shard, handle) in relays {
+        for (relay, _, to_shard, handle) in relays {
             // A thread that did not start has dropped its ends: the shard sees that.
             all &= relay.is_ok_and(|relay| relay.join().unwrap_or(false));
             answers.push((to_shard, handle));
         }
         all = all && has_succeeded(control);
+        self.conclude(all, &answers, successor);
+        all
+    }
+
+    /// Tells the shards what is next, as they have handed over all, or the successor has given up.
+    fn conclude(&self, all: bool, answers: &[(Sender<Answer>, &ShardHandle)], successor: &OtherProcess) {
         let tell = |answer, command| {
-            for (to_shard, handle) in &answers {
+            for (to_shard, handle) in answers {
                 let _ = to_shard.send(answer);
                 handle.command(command);
             }
         };
         if !all && !successor.ends_within(END_TIME) {
+            self.control.take_back();
             tell(Answer::Lingers, SERVE);
             (self.events)(ServerEvent::SuccessorLingers { process: successor.id() });
         }
@@ -316,11 +344,27 @@ impl Clerk {
             (false, true) => (Phase::Stopping, STOP),
             (false, false) => (Phase::Serving, SERVE),
         };
+        match next {
+            Phase::Serving => self.control.take_back(),
+            _ => self.control.leave_alone(),
+        }
         *phase = next;
-        drop(phase);
+        // A stop waits for the lock, so that its command comes after this one.
         tell(answer, command);
+        drop(phase);
         (self.events)(if all { ServerEvent::HandedOver } else { ServerEvent::SuccessorGone });
-        all
+    }
+
+    /// Waits until all relays have ended. Tells the owner each time that the successor has begun to be silent.
+    fn watch(&self, ended: &Receiver<Infallible>, is_silent: impl Fn() -> bool, successor: &OtherProcess) {
+        let mut told = false;
+        while ended.recv_timeout(SILENCE_LOOK) == Err(RecvTimeoutError::Timeout) {
+            let silent = is_silent();
+            if silent && !told {
+                (self.events)(ServerEvent::SuccessorSilent { process: successor.id() });
+            }
+            told = silent;
+        }
     }
 
     /// Waits until the successor has ended. `false` if the server was told to stop before.
@@ -343,41 +387,85 @@ fn has_succeeded(control: &Channel) -> bool {
     }
 }
 
-/// Brings what a shard hands over to the successor. Returns whether that was all.
-fn relay(channel: &Channel, from: &Receiver<Parcel>, to: &Sender<Answer>, shard: &ShardHandle) -> bool {
-    while let Ok(Parcel { kind, body, sockets }) = from.recv() {
+/// Since when a relay waits for the successor, if it does.
+#[derive(Clone, Default)]
+struct Waiting(Arc<Mutex<Option<Instant>>>);
+
+impl Waiting {
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a call that waits for the successor.
+    fn during<T>(&self, call: impl FnOnce() -> T) -> T {
+        *self.since() = Some(Instant::now());
+        let done = call();
+        *self.since() = None;
+        done
+    }
+
+    /// Whether the successor has not answered for too long.
+    fn is_silent(&self) -> bool {
+        self.since().is_some_and(|since| since.elapsed() >= SILENCE)
+    }
+}
+
+/// What brings the parcels of a shard to the successor, on a thread of its own.
+struct Relay {
+    channel: Channel,
+    from: Receiver<Parcel>,
+    to: Sender<Answer>,
+    shard: ShardHandle,
+    waiting: Waiting,
+    /// Dropped at its end, which the clerk sees.
+    _runs: Sender<Infallible>,
+}
+
+impl Relay {
+    /// Brings all that comes. Returns whether that was all that the shard has.
+    fn run(self) -> bool {
+        while let Ok(parcel) = self.from.recv() {
+            let kind = parcel.kind;
+            let taken = self.waiting.during(|| self.bring(parcel)).is_ok();
+            if taken && kind == Kind::Done {
+                return true;
+            }
+            let mut answers = vec![if taken { Answer::Taken } else { Answer::Gone }];
+            if taken && kind == Kind::Sleepers {
+                // Should the successor be killed before, that is seen with the next parcel.
+                let _ = self.waiting.during(|| self.channel.expect(Kind::Serving));
+                answers.push(Answer::Serving);
+            }
+            answers.into_iter().for_each(|answer| _ = self.to.send(answer));
+            self.shard.doorbell().ring();
+            if !taken {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Sends a parcel, and waits until the successor has it.
+    fn bring(&self, Parcel { kind, body, sockets }: Parcel) -> io::Result<()> {
         let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-        let sent = channel.send(kind, &body, &descriptors);
+        self.channel.send(kind, &body, &descriptors)?;
         // Each copy that is open here would delay a FIN.
         drop(descriptors);
         drop(sockets);
-        let taken = sent.and_then(|()| channel.expect(Kind::Taken)).is_ok();
-        if taken && kind == Kind::Done {
-            return true;
-        }
-        let mut answers = vec![if taken { Answer::Taken } else { Answer::Gone }];
-        if taken && kind == Kind::Sleepers {
-            // Should the successor be killed before, that is seen with the next parcel.
-            let _ = channel.expect(Kind::Serving);
-            answers.push(Answer::Serving);
-        }
-        answers.into_iter().for_each(|answer| _ = to.send(answer));
-        shard.doorbell().ring();
-        if !taken {
-            return false;
-        }
+        self.channel.expect(Kind::Taken).map(drop)
     }
-    false
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
+    use crate::connections::AdmissionState;
     use crate::takeover::Terms;
 
     fn asker(path: &Path) -> io::Result<Socket> {
@@ -386,22 +474,62 @@ mod tests {
         socket.connect(&SockAddr::unix(path)?).map(|()| socket)
     }
 
-    /// One asker is being answered, and as many wait as the kernel lets wait.
-    #[test]
-    fn a_stop_waits_for_no_successor_that_asks() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("takeover");
+    /// A desk at a path, of a server without shards.
+    fn desk(path: &Path, control: Arc<ListenerControl>, events: EventSink) -> Desk {
         let (hello, speaks) = (Hello::ours(), Default::default());
         let (bind, shards) = ("127.0.0.1".to_owned(), Vec::new());
         let (awake, catcher, network) = (None, None, None);
         let terms =
             Terms { hello, bind, shards, connections: 1, awake, backlog: 1, catcher, speaks, network, process: 1 };
         let terms = TermsText::of(&terms).unwrap();
-        let desk = Desk::prepare(&path, None, terms, Arc::new([]), Vec::new(), Arc::new(|_| {})).unwrap().open();
-        let mut first = UnixStream::connect(&path).unwrap();
-        let channel = Channel::over(first.try_clone().unwrap());
+        Desk::prepare(path, None, terms, Arc::new([]), Vec::new(), control, events).unwrap().open()
+    }
+
+    /// Asks at a path, and hears the terms.
+    fn ask(path: &Path) -> Channel {
+        let channel = Channel::over(UnixStream::connect(path).unwrap());
         channel.send(Kind::Hello, &to_bytes(&Hello::ours()).unwrap(), &[]).unwrap();
         while channel.receive().unwrap().unwrap().kind != Kind::Terms {}
+        channel
+    }
+
+    /// Listeners are the successor's from the begin of the handing over until it has given up, and nobody's once the server
+    /// is told to stop: then they do not follow the gate.
+    #[test]
+    fn listeners_are_left_alone_while_a_successor_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("takeover");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let listens = || TcpStream::connect(address).is_ok();
+        let control = Arc::new(ListenerControl::new(16));
+        control.add(&[Arc::new(listener)]);
+        let (tells, told) = mpsc::channel();
+        let desk = desk(&path, control.clone(), Arc::new(move |event| tells.send(event).unwrap()));
+        let channel = ask(&path);
+        channel.send(Kind::Begin, &[], &[]).unwrap();
+        channel.expect(Kind::Begin).unwrap();
+        assert_eq!(told.recv(), Ok(ServerEvent::HandingOver));
+        control.set(AdmissionState::NotListening);
+        assert!(listens(), "the successor's listener is shut down");
+        // The successor gives up, and its process, which is this one, goes on.
+        drop(channel);
+        assert_eq!(told.recv(), Ok(ServerEvent::SuccessorLingers { process: std::process::id() }));
+        assert!(!listens(), "the gate is shut");
+        assert!(!desk.may_stop());
+        assert_eq!(told.recv(), Ok(ServerEvent::SuccessorGone));
+        control.set(AdmissionState::Open);
+        assert!(!listens(), "nobody accepts");
+        desk.close();
+    }
+
+    /// One asker is being answered, and as many wait as the kernel lets wait.
+    #[test]
+    fn a_stop_waits_for_no_successor_that_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("takeover");
+        let desk = desk(&path, Arc::new(ListenerControl::new(1)), Arc::new(|_| {}));
+        let first = ask(&path);
         let mut waiting = Vec::new();
         let full = loop {
             match asker(&path) {
@@ -413,9 +541,9 @@ mod tests {
         desk.close();
         assert!(!path.exists());
         // The first one is still awaited.
-        first.set_nonblocking(true).unwrap();
-        assert_eq!(first.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        drop((first, channel));
+        first.socket().set_nonblocking(true).unwrap();
+        assert_eq!(first.socket().read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
         let mut last = waiting.pop().unwrap();
         last.set_nonblocking(false).unwrap();
         // The thread ends behind the first one, and answers none of the others.

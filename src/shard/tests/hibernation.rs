@@ -18,6 +18,8 @@ mod hellos;
 mod kills;
 mod orders;
 mod socketless;
+#[cfg(feature = "cli")]
+mod unopened;
 
 /// The silence after which connections are put to sleep.
 const AFTER: Duration = Duration::from_millis(200);

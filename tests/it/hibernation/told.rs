@@ -1,6 +1,6 @@
 //! What a service is told of a connection that sleeps.
 
-use c1m::CloseReason;
+use c1m::{CloseReason, TlsConfig};
 
 use super::*;
 
@@ -11,6 +11,7 @@ enum Told {
     Received,
     Slept,
     Woke,
+    Stopping,
     Closed,
 }
 
@@ -51,6 +52,10 @@ impl Service for Recorder {
         self.note(ctx, conn, Told::Woke);
     }
 
+    fn stopping(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId) {
+        self.note(ctx, conn, Told::Stopping);
+    }
+
     fn closed(&mut self, ctx: &mut Ctx<'_, u32>, conn: ConnId, _: CloseReason) {
         self.note(ctx, conn, Told::Closed);
     }
@@ -86,6 +91,29 @@ fn a_service_is_told_of_each_sleep_and_each_wake() {
         assert_eq!([(); 3].map(|()| next()), [Told::Woke, Told::Received, Told::Slept]);
         server.stop();
         server.join().map(drop).unwrap();
-        assert_eq!(all.try_iter().last(), Some(Told::Closed));
+        assert_eq!(all.try_iter().collect::<Vec<_>>()[..], [Told::Stopping, Told::Closed]);
+    });
+}
+
+/// Before its TLS handshake is over a service knows nothing of a connection: neither that it sleeps and wakes, nor that
+/// the server stops.
+#[test(Network, Hibernation)]
+fn a_service_is_told_nothing_of_a_connection_before_its_handshake_is_over() {
+    let authority = Authority::new();
+    let signed = authority.sign("server", &["localhost"]);
+    in_own_network(|| {
+        let port = free_ports(1);
+        let builder = Library::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
+        let builder = builder.cores(Cores::Count(1)).max_connections(100).hibernate(Duration::from_millis(100));
+        let builder = builder.tls(TlsConfig::files(&signed.chain, &signed.key));
+        let (sender, all) = channel();
+        let server = builder.start(move |_| Recorder { told: sender.clone(), conn: None }).unwrap();
+        let mut stream = connected(port);
+        eventually("it sleeps", || server.counters()[0].asleep == 1);
+        stream.write_all(&[22, 3, 1]).unwrap();
+        eventually("it wakes", || server.counters()[0].woken_by_peer == 1);
+        server.stop();
+        server.join().map(drop).unwrap();
+        assert_eq!(all.try_iter().collect::<Vec<_>>(), []);
     });
 }

@@ -15,6 +15,7 @@ use socket2::{Domain, Socket, Type};
 use super::spoken::says;
 use super::*;
 use crate::hibernation::Pusher;
+use crate::memory::Cgroup;
 use crate::network;
 
 /// Tells this executable to play a successor: the path of the takeover, and the stage that it goes to.
@@ -117,6 +118,52 @@ fn newcomers_wait_for_the_end_of_a_successor_that_gave_up() {
         new.iter_mut().for_each(|stream| stream.read_exact(&mut early).unwrap());
         audit(&mut new, "newcomers");
         audit(&mut silent, "still there");
+        server.stop();
+    });
+}
+
+/// A successor that says nothing may have what it was sent: it is waited for, the operator is told which process it is, and
+/// all goes on once that has ended.
+#[test(Network)]
+fn a_successor_that_stands_still_is_named() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "");
+        let server = house.server("--stats-interval 20ms");
+        let mut crowd = house.crowd(4);
+        let successor = standing_still(&house, 1, &[]);
+        let line = format!("process {}, does not answer", successor.pid());
+        eventually("the server says so", || server.running.err().contains(&line));
+        audit(&mut crowd, "still here");
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        audit(&mut house.crowd(2), "welcome");
+        audit(&mut crowd, "still here");
+        let ended = server.stop();
+        assert_eq!(ended.err.matches("does not answer").count(), 1, "{}", ended.err);
+    });
+}
+
+/// While a server hands over, its listeners are its successor's too: they are not shut down as its own memory is short. They
+/// are once the successor is gone.
+#[test(Network, MemoryCgroup)]
+fn a_shortage_of_memory_shuts_no_listener_of_a_successor() {
+    in_own_network(|| {
+        let house = House::new(Ipv4Addr::LOCALHOST.into(), "--memory-reserve 80MiB --stats-interval 20ms");
+        let cgroup = Cgroup::with_limit(1 << 30).unwrap();
+        let server = Server::start_as_at(cgroup.command(), house.port, house.ports, &house.arguments(""));
+        let mut crowd = house.crowd(4);
+        let successor = standing_still(&house, 1, &[]);
+        cgroup.leave(10 << 20);
+        eventually("memory is short", || server.running.err().contains("left, 80.0 MiB reserved"));
+        let _newcomer = house.connect(0);
+        successor.signal(libc::SIGKILL);
+        successor.wait();
+        let at = SocketAddr::new(house.ip, house.port);
+        eventually("nothing listens", || TcpStream::connect(at).is_err());
+        cgroup.leave(1 << 30);
+        eventually("memory came back", || server.running.err().contains("memory suffices again"));
+        audit(&mut house.crowd(2), "welcome");
+        audit(&mut crowd, "still here");
         server.stop();
     });
 }
