@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use bench_support::compare::{self, Effort, Pairs, Quiet, ServerProcess, Side, median};
-use bench_support::contract::{self, Contract};
-use bench_support::reference::client::{self, MESSAGE_BYTES, Target};
+use bench_support::contract::{self, Contract, Target};
+use bench_support::reference::client::{self, MESSAGE_BYTES};
 use bench_support::reference::server;
 use bench_support::sys;
 

@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use bench_support::compare::{self, Effort, Pairs, Quiet, ServerProcess, Side};
-use bench_support::contract::{self, Contract};
-use bench_support::reference::client::{self, Target};
+use bench_support::contract::{self, Contract, Target};
+use bench_support::reference::client;
 use bench_support::reference::server;
 use bench_support::sys;
 

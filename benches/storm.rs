@@ -21,8 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bench_support::compare::{self, Effort, Quiet, ServerProcess, Side, thousands};
-use bench_support::contract::{self, Contract};
-use bench_support::reference::client::Target;
+use bench_support::contract::{self, Contract, Target};
 use bench_support::reference::server;
 use bench_support::sys;
 use serde_json::Value;

@@ -30,7 +30,6 @@ use crate::tls_version::TlsVersion;
 
 pub use tls::HANDSHAKE_BYTES;
 
-/// Bytes of a page on the supported machines.
 const PAGE: f64 = PAGE_BYTES as f64;
 
 /// An end of a connection.

@@ -11,8 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::contract::Contract;
-use crate::reference::client::Target;
+use crate::contract::{Contract, Target};
 use crate::sys;
 
 /// One of two servers that are compared.

@@ -15,7 +15,6 @@ use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::reference::client::Target;
 use crate::sys;
 
 /// Bytes of the buffer of a peer that has one per connection, as in tokio's own example. Messages have 64 bytes, so a
@@ -41,6 +40,14 @@ impl TlsFiles {
             .map(|name| std::env::var_os(name).unwrap_or_else(|| panic!("{name} names no file")).into());
         TlsFiles { certificate, key }
     }
+}
+
+/// Where the server listens.
+#[derive(Clone, Copy)]
+pub struct Target {
+    pub address: Ipv4Addr,
+    pub first_port: u16,
+    pub ports: usize,
 }
 
 /// What a peer was told.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::compare::ServerProcess;
-use crate::reference::client::Target;
+use crate::contract::Target;
 use crate::samples::Figures;
 
 /// Caches of file systems, which other programs move and no connection does.

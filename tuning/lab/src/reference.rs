@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bench_support::contract::Contract;
-use bench_support::reference::client::{Led, Target};
+use bench_support::contract::{Contract, Target};
+use bench_support::reference::client::Led;
 use bench_support::reference::server;
 
 /// The ports that c1m serves too.

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use bench_support::contract::Contract;
+use bench_support::contract::{Contract, Target};
 use bench_support::peers::Server;
-use bench_support::reference::client::Target;
 
 /// A server to compare.
 pub struct Peer {

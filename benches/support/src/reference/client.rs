@@ -2,7 +2,7 @@
 //! message in flight on each. Every byte that comes back is compared with what was sent.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::contract::Target;
 use crate::sys::{self, ENDING, Epoll, Event, READ_WRITE};
 
 /// Bytes of a message in the closed loop.
@@ -23,14 +24,6 @@ const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Connects in flight while the closed loop's connections are opened, which is not measured.
 const OPENING: usize = 256;
-
-/// Where the server listens.
-#[derive(Clone, Copy)]
-pub struct Target {
-    pub address: Ipv4Addr,
-    pub first_port: u16,
-    pub ports: usize,
-}
 
 /// What the closed loop saw.
 pub struct Echoes {

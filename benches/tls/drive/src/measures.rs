@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bench_support::compare::{Others, ServerProcess, ourselves, thousands};
-use bench_support::contract::{Contract, TlsFiles};
+use bench_support::contract::{Contract, Target, TlsFiles};
 use bench_support::memory::{Memory, bare_end};
-use bench_support::reference::client::Target;
 use bench_support::samples::{Figures, Run, Table};
 use bench_support::sys;
 

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bench_support::contract::{Contract, TlsFiles};
+use bench_support::contract::{Contract, Target, TlsFiles};
 use bench_support::peers::Server;
-use bench_support::reference::client::Target;
 
 /// What a server does with what comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
