@@ -499,11 +499,13 @@ mod tests {
     fn listeners_are_left_alone_while_a_successor_has_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("takeover");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
         let listens = || TcpStream::connect(address).is_ok();
         let control = Arc::new(ListenerControl::new(16));
-        control.add(&[Arc::new(listener)]);
+        // A port of the kernel's choice would change when the listener listens again.
+        control.add(&[Arc::new(TcpListener::bind(address).unwrap())]);
         let (tells, told) = mpsc::channel();
         let desk = desk(&path, control.clone(), Arc::new(move |event| tells.send(event).unwrap()));
         let channel = ask(&path);

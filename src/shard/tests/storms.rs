@@ -52,9 +52,9 @@ fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_t
         let taken = seen.ended[..MANY].iter().filter(|(_, reason)| *reason == CloseReason::PeerReset);
         let (asked, taken) = (asked.count(), taken.count());
         assert!(asked > 0 && asked < MANY / 5 && asked + taken == MANY, "{asked} were asked, {taken} were not");
-        // 3,000 of them with rests of 32 times the 3 us that a close takes, 2,000 with rests of 4 times.
+        // Some 2,700 of them with rests of 32 times the 3 us that a close takes, 2,000 with rests of 4 times.
         let took = seen.freed(CALM, STORM) - STORM;
-        assert!(took > 300 * MILLI && took < 700 * MILLI, "dismantling took {took:?}");
+        assert!(took > 250 * MILLI && took < 700 * MILLI, "dismantling took {took:?}");
     });
 }
 
