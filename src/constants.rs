@@ -30,6 +30,10 @@ pub const DEFAULT_CONCURRENCY: u32 = 512;
 /// unless told. The shard's data never passes through it.
 pub const GLOMMIO_IO_MEMORY: usize = 64 * 1024;
 
+/// Bytes that may be kept of incomplete TLS records, however little memory is left: those of a thousand peers that send the
+/// longest records, or of many more that send short ones.
+pub const INCOMPLETE_RECORDS_BYTES: usize = 16 << 20;
+
 /// Bytes of a page on the machines we run on.
 pub const PAGE_BYTES: u64 = 4_096;
 

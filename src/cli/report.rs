@@ -28,7 +28,7 @@ const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
 /// What some editors write in front of a text in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Bytes at the begin of a file that tell what it is.
+/// Bytes at the beginning of a file that tell what it is.
 const HEAD_BYTES: u64 = 5;
 
 /// Merges the results of several machines. The exit code says whether they could be merged; the results do not
@@ -153,7 +153,7 @@ fn reads_stdin_once<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<
     Err(CommandError::usage("- is given twice", "standard input has one result", "give the others as files"))
 }
 
-/// A file that is read from its begin on.
+/// A file of results, of which the beginning was read.
 struct Input {
     name: String,
     /// Whether it is an interval log.

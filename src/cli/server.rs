@@ -424,7 +424,7 @@ impl Reporter {
         }
     }
 
-    /// Reports the begin and the end of a memory shortage, and during it the number of refused connections. It
+    /// Reports the beginning and the end of a memory shortage, and during it the number of refused connections. It
     /// prints one line per second at most.
     fn memory<M: Send + 'static>(&mut self, server: &Server<M>) {
         let total: Snapshot = server.snapshots().into_iter().sum();

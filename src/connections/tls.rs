@@ -119,6 +119,12 @@ impl Tls {
         self.deadlines.len()
     }
 
+    /// Whether a connection that is open is so for its driver too: its handshake is over.
+    #[inline]
+    pub fn has_opened(&self, name: ConnId) -> bool {
+        self.layer.sessions.has(name)
+    }
+
     /// Whether another handshake may begin.
     fn may_begin(&self) -> bool {
         !self.begins_none && self.admitted.len() < self.layer.room()
@@ -364,7 +370,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Whether a connection that is open is so for its driver too: its handshake is over, or there is none.
     #[inline]
     pub(crate) fn is_opened(&self, name: ConnId) -> bool {
-        self.tls.as_ref().is_none_or(|tls| tls.layer.sessions.has(name))
+        self.tls.as_ref().is_none_or(|tls| tls.has_opened(name))
     }
 
     /// A connection stands: its handshake must be over in time. Returns whether it has to have one, and whether this end

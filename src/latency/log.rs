@@ -101,7 +101,7 @@ impl Series {
 /// The beginning of the comment that holds the run's identity.
 const RUN: &str = "[Run ";
 
-/// The comment at the begin of a log that tells how it ends, and the comment with which it ends. Without that one something is
+/// The comment at the beginning of a log that tells how it ends, and the comment with which it ends. Without that one something is
 /// missing. A log of an earlier version has neither.
 const ENDS: &str = "[The last line of this log is #[End]]";
 const END: &str = "[End]";
@@ -181,7 +181,7 @@ pub struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// A reader of this text from its begin.
+    /// A reader of this text.
     pub fn new(from: R) -> Reader<R> {
         let (line, runs, content) = (Vec::new(), Vec::new(), DefaultHasher::new());
         Reader { from, line, runs, begun: 0, ended: 0, content }

@@ -256,13 +256,13 @@ impl Watch {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::net::{Ipv4Addr, TcpStream};
 
     /// A control of one listener, and whether that listens.
-    fn control() -> (ListenerControl, impl Fn() -> bool) {
+    pub fn control() -> (ListenerControl, impl Fn() -> bool) {
         let control = ListenerControl::new(16);
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = free.local_addr().unwrap();

@@ -238,8 +238,8 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// The service's state of a connection. In `Service::closed` it can be read for the last time; until the slot is free a
-    /// later call may find a state there all the same. So ask `is_open` first where a connection may have ended. The state is borrowed
-    /// from this context: copy what you need of it before the next call.
+    /// later call may find a state there all the same. So ask `is_open` first where a connection may have ended. The state is
+    /// borrowed from this context: copy what you need of it before the next call.
     pub fn state(&mut self, conn: ConnId) -> Option<&mut S> {
         self.connections.state(conn)
     }
@@ -295,8 +295,8 @@ impl<S: Default> Ctx<'_, S> {
     ///
     /// A receive may be under way already, though not within `Service::received`. It still brings what it finds: at most
     /// 4 KiB. With TLS a receive brings several records, the first of which may have 16 KiB, and `Service::received` is called
-    /// for each: those behind the one at which it pauses still come. While reads are paused the connection neither sleeps nor counts as silent for `ServerBuilder::idle_timeout`; its own
-    /// deadline goes on. A FIN of the peer is seen after the bytes before it, so after `resume_reads`. A RST may be seen only
+    /// for each: those behind the one at which it pauses still come. While reads are paused the connection neither sleeps nor
+    /// counts as silent for `ServerBuilder::idle_timeout`; its own deadline goes on. A FIN of the peer is seen after the bytes before it, so after `resume_reads`. A RST may be seen only
     /// then, or when something is sent. A takeover keeps the pause, and the service of the next process has to end it.
     ///
     /// Returns `false` for a connection that is gone, and for one that sleeps and cannot be woken because no slot is free

@@ -216,8 +216,8 @@ impl<S: HttpService> Http<S> {
     /// Connections whose turn has come go on with what they have asked meanwhile.
     fn go_on(&mut self, ctx: &mut Ctx<'_, Conversation<S::State>>) {
         while let Some(conn) = self.answered.pop() {
-            let is_live = ctx.is_open(conn);
-            let goes_on = |row: &&mut Conversation<_>| is_live && row.phase() == Phase::Http && row.awaited().is_none();
+            let is_open = ctx.is_open(conn);
+            let goes_on = |row: &&mut Conversation<_>| is_open && row.phase() == Phase::Http && row.awaited().is_none();
             let Some(row) = ctx.state(conn).filter(goes_on) else { continue };
             let bytes = take_kept(&mut self.requests, row);
             ctx.set_deadline(conn, self.limits.kept_time);

@@ -13,6 +13,7 @@ use super::handshake::{Acceptor, Connector, HANDSHAKE_TIMEOUT, Handshake, TakesT
 use super::record::{HEADER, LARGEST_CONTENT, MOST_AROUND, Side};
 use super::sessions::Sessions;
 use crate::clock::Mark;
+use crate::constants::INCOMPLETE_RECORDS_BYTES;
 use crate::error::{Alert, TlsFailure};
 use crate::token::ConnId;
 use crate::wiped::Wiped;
@@ -39,10 +40,6 @@ pub struct LayerConfig {
     pub timeout: Duration,
 }
 
-/// Bytes of incomplete records that a shard keeps at most unless told otherwise: those of a thousand peers that send the
-/// longest records, or of many more that send short ones.
-const MOST_INCOMPLETE: usize = 16 << 20;
-
 /// What an incomplete record takes beside its bytes: its places in the table and in the order of deadlines, and the
 /// allocator's share.
 const INCOMPLETE_OVERHEAD: usize = 160;
@@ -57,7 +54,8 @@ const MOST_AWAITING_TICKETS: usize = 1_024;
 impl LayerConfig {
     /// A configuration with so many handshakes at once at most.
     pub fn new(endpoint: Endpoint, most_handshakes: usize) -> LayerConfig {
-        LayerConfig { endpoint, most_handshakes, most_incomplete: MOST_INCOMPLETE, timeout: HANDSHAKE_TIMEOUT }
+        let most_incomplete = INCOMPLETE_RECORDS_BYTES;
+        LayerConfig { endpoint, most_handshakes, most_incomplete, timeout: HANDSHAKE_TIMEOUT }
     }
 }
 

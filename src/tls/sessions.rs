@@ -198,7 +198,7 @@ impl Sessions {
         Ok(Some(answer))
     }
 
-    /// Appends the records of some bytes to `into`. Returns how many records they are. An error leaves some of them out:
+    /// Appends the records of some bytes to `into`. Returns how many. An error leaves some of them out:
     /// what is in `into` may be sent, and no more data.
     pub fn seal(&mut self, name: ConnId, bytes: &[u8], into: &mut Vec<u8>) -> Result<Sealed, Unsealed> {
         let (before, behind) = self.around(name);

@@ -100,7 +100,7 @@ impl FanoutArguments {
     }
 }
 
-/// How many publications are due in a time, the first at its begin and the last before its end.
+/// How many publications are due in a time, the first at its beginning and the last before its end.
 fn publications(rate: f64, time: Duration) -> u32 {
     // The product of two rounded numbers may be a little more than the whole number that it should be.
     const ROUNDING: f64 = 4.0 * f64::EPSILON;

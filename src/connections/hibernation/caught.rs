@@ -42,10 +42,10 @@ fn is_accepted(verdict: &Verdict) -> bool {
 }
 
 impl<S, R> Around<'_, S, R> {
-    /// Whether a connection that is open is so for its driver too. With TLS it is not before its handshake is over.
+    /// As `Engine::is_opened`.
     fn is_opened(&self, _name: ConnId) -> bool {
         #[cfg(feature = "tls")]
-        return self.tls.is_none_or(|tls| tls.layer.sessions.has(_name));
+        return self.tls.is_none_or(|tls| tls.has_opened(_name));
         #[cfg(not(feature = "tls"))]
         true
     }

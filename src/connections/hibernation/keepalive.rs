@@ -112,6 +112,7 @@ impl<S: Default> Hibernation<S> {
             return;
         }
         if unanswered >= KEEPALIVE_PROBES {
+            // A RST has the number behind all that the peer was sent.
             let Some(checkpoint) = self.checkpoint(index) else { return };
             self.keepalive.forget(index);
             self.leave_table(index);

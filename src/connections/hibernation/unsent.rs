@@ -206,7 +206,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Whether the end of a connection waits for what it was sent without a socket.
     pub(super) fn waits_for_flown(&self, name: ConnId) -> bool {
-        self.unsent.kept.get(&name).is_some_and(|kept| kept.closes.is_some() && kept.flown > 0)
+        self.closes_when_sent(name) && self.unsent.flown(name) > 0
     }
 
     /// Whether something is kept for a connection of this process.

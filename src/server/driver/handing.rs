@@ -38,7 +38,7 @@ const SHORT_LOOK: Duration = Duration::from_micros(100);
 /// How long a service may take to be ready for a division.
 const DIVISION_TIME: Duration = Duration::from_secs(2);
 
-/// How long handshakes that are under way have until they are over, from the begin of the handing over. Then their
+/// How long handshakes that are under way have until they are over, from the beginning of the handing over. Then their
 /// connections are closed, as those of handshakes that take too long, and so are the connections that linger.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
 

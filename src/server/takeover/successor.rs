@@ -459,13 +459,13 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
     use crate::connections::AdmissionState;
+    use crate::server::memory_monitor;
     use crate::takeover::Terms;
 
     fn asker(path: &Path) -> io::Result<Socket> {
@@ -493,19 +493,14 @@ mod tests {
         channel
     }
 
-    /// Listeners are the successor's from the begin of the handing over until it has given up, and nobody's once the server
+    /// Listeners are the successor's from the beginning of the handing over until it has given up, and nobody's once the server
     /// is told to stop: then they do not follow the gate.
     #[test]
     fn listeners_are_left_alone_while_a_successor_has_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("takeover");
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let listens = || TcpStream::connect(address).is_ok();
-        let control = Arc::new(ListenerControl::new(16));
-        // A port of the kernel's choice would change when the listener listens again.
-        control.add(&[Arc::new(TcpListener::bind(address).unwrap())]);
+        let (control, listens) = memory_monitor::tests::control();
+        let control = Arc::new(control);
         let (tells, told) = mpsc::channel();
         let desk = desk(&path, control.clone(), Arc::new(move |event| tells.send(event).unwrap()));
         let channel = ask(&path);
