@@ -13,6 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bench_support::compare::our_turn;
 use bench_support::memory::{Slab, bare_pairs, slab};
 use bench_support::sys;
 
@@ -30,6 +31,7 @@ fn main() {
         println!("/proc/slabinfo cannot be read by this user: nothing measured");
         return;
     };
+    let _turn = our_turn();
     let open_files = sys::raise_open_files();
     let count = if smoke { 500 } else { CONNECTIONS.min((open_files - 500) / 2) };
     println!("growth of slab caches in bytes per connection, {count} idle loopback connections\n");

@@ -206,7 +206,7 @@ fn warn_of_little_memory(end: End, cores: &Cores) {
     let needed = process.bytes(end, host.kernel_version()) as u64;
     if let Some(limit) = host.memory_left().into_iter().find(|limit| limit.left < needed) {
         out::warn(format!(
-            "{}: {} left of {}: the kernel may kill this process, which takes {} before its first connection; free memory, raise the limit (MemoryMax=, --memory of a container), or use fewer --cores",
+            "{}: {} left of {}: the kernel may kill this process, which takes {} before its first connection; free memory, raise the limit (MemoryMax=, MemoryHigh=, --memory of a container), or use fewer --cores",
             limit.name,
             format::bytes(limit.left),
             format::bytes(limit.total),

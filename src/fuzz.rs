@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::args::{Arguments, Command};
 use crate::cli::steer::{LONGEST_LINE, Word};
@@ -94,12 +94,15 @@ pub fn token(bytes: &[u8]) {
     assert_eq!((conn.ring(), conn.token(token.operation)), (7, token));
 }
 
+/// Bytes of an echo at most in `echo`. Longer ones repeat the same pattern.
+const LONGEST_ECHO: usize = 4096;
+
 /// An echo that arrives in pieces is whole at its end and not before. A corrupted echo is wrong in the piece with
 /// the changed byte.
 pub fn echo(bytes: &[u8]) {
     let mut input = Input(bytes);
     let purpose = [Purpose::Open(0), Purpose::Audit, Purpose::Message][usize::from(input.byte()) % 3];
-    let (number, round, payload) = (input.word().into(), input.word(), input.short());
+    let (number, round, payload) = (input.word().into(), input.word(), input.short() % LONGEST_ECHO);
     let (each, at, change) = (input.short().max(1), input.short(), input.byte());
     let hello = String::from_utf8_lossy(input.0).into_owned();
     let settings = Settings { hello: Some(hello), payload: Some(payload), ..Settings::default() };
@@ -111,7 +114,7 @@ pub fn echo(bytes: &[u8]) {
         return assert_eq!((purpose, raw.steps()), (Purpose::Open(0), 0));
     }
     // The message is made anew for each piece: not too many of them.
-    let each = each.max(message.len() / 256);
+    let each = each.max(message.len() / 32);
     let (mut position, mut scratch) = (Position::default(), Scratch::default());
     let mut judge = |asked: Option<Exchange>, position: &mut Position, piece: &[u8]| {
         let heard = raw.hear(asked, position, piece, &mut scratch);
@@ -159,6 +162,8 @@ pub fn pattern(bytes: &[u8]) {
         .flat_map(|byte| if *byte == 1 { &token[..] } else { slice::from_ref(byte) })
         .copied()
         .collect();
+    // A star at the end takes what came with the proof.
+    let is_open = typed.ends_with('*');
     let verdict = |each: usize| {
         let (mut position, mut scratch, mut from) = (Position::default(), Scratch::default(), 0);
         for piece in answer.chunks(each) {
@@ -166,7 +171,7 @@ pub fn pattern(bytes: &[u8]) {
             assert!((1..=piece.len()).contains(&heard.used));
             match heard.verdict {
                 Verdict::Part => from += piece.len(),
-                Verdict::Proof => return (heard.verdict, from + heard.used),
+                Verdict::Proof => return (heard.verdict, if is_open { 0 } else { from + heard.used }),
                 other => return (other, 0),
             }
         }
@@ -238,7 +243,7 @@ pub fn typed(bytes: &[u8]) {
     let (before, option) = OPTIONS[usize::from(input.byte()) % OPTIONS.len()];
     let value = String::from_utf8_lossy(&input.0[..input.0.len().min(LONGEST_VALUE)]);
     let words = ["c1m"].iter().chain(before).map(|word| (*word).to_owned());
-    let meant = match Arguments::try_parse_from(words.chain([format!("{option}={value}")])) {
+    let meant = match parsed(words.chain([format!("{option}={value}")])) {
         Ok(arguments) => check_options(&arguments.command),
         Err(refused) => return assert_eq!(refused.exit_code(), 2, "{}", refused.render()),
     };
@@ -246,6 +251,17 @@ pub fn typed(bytes: &[u8]) {
         assert_eq!(error.blame, Blame::Usage, "{error}");
         is_one_line(&error);
     }
+}
+
+/// As `Arguments::try_parse_from`, which builds the whole command each time.
+fn parsed(words: impl Iterator<Item = String>) -> clap::error::Result<Arguments> {
+    thread_local! {
+        static COMMAND: RefCell<clap::Command> = RefCell::new(Arguments::command());
+    }
+    COMMAND.with_borrow_mut(|command| {
+        let matches = command.try_get_matches_from_mut(words)?;
+        Arguments::from_arg_matches(&matches).map_err(|error| error.format(command))
+    })
 }
 
 fn check_options(command: &Command) -> command_error::Result<()> {

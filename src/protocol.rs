@@ -470,6 +470,17 @@ impl Protocol {
         let least = Publication { run: 0, number: 0, instant: 0, length: publication::LENGTH as u32 };
         self.publish(0, &least, &mut Vec::new())
     }
+
+    /// Bytes that are sent at once at most: a message, or a step of opening a connection.
+    pub fn longest_send(&self) -> usize {
+        let mut bytes = Vec::new();
+        let mut step = |step| {
+            bytes.clear();
+            self.ask(Exchange { number: u64::MAX, round: 0, purpose: Purpose::Open(step) }, &mut bytes);
+            bytes.len()
+        };
+        (0..self.steps()).map(&mut step).fold(self.longest_message(), usize::max)
+    }
 }
 
 impl Default for Protocol {

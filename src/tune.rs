@@ -5,6 +5,7 @@ mod durable;
 mod lock;
 mod overrides;
 pub(crate) mod state;
+mod values;
 
 use crate::command_error::{CommandError, Result};
 use crate::error::Errno;
@@ -74,7 +75,7 @@ pub fn apply(host: &Host, settings: &[Setting], persist: Option<Limits>) -> Resu
     let replaced: Vec<&str> = earlier(host).into_iter().filter(|path| persist.is_some() && known(path)).collect();
     let own: &[&str] = if persist.is_some() { &[SYSCTL_FILE, LIMITS_FILE] } else { &[] };
     let step = State::now(host, settings, persist.unwrap_or_default(), &[own, &replaced].concat())?;
-    let kept = State::merged(before.clone(), &step);
+    let kept = State::merged(before.clone(), &step).never_lower(host, settings);
     let files = persist.map(|_| files(&kept)).unwrap_or_default();
     if settings.is_empty() && files.is_empty() {
         return Ok(false);

@@ -276,6 +276,12 @@ pub fn settings(host: &Host, goal: &Goal) -> Vec<Setting> {
     all
 }
 
+/// The names of the walls that this process cannot judge, as it may not read what they are.
+pub fn unread(host: &Host, goal: &Goal) -> Vec<&'static str> {
+    let unread = WALLS.iter().filter(|wall| wall.judge(host, goal).verdict == Verdict::Unknown);
+    unread.map(|wall| wall.name).collect()
+}
+
 /// The hard limits that the goal needs higher, for a file in /etc; `None` where they suffice or cannot be read.
 pub fn limits(goal: &Goal) -> Option<Limits> {
     let wanted = limits_wanted(goal);

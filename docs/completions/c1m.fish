@@ -51,7 +51,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand server" -l protocol -d 'What is 
 websocket\t''
 http\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-message -d 'Longest message of `websocket`, body of `http`, or publication of `push`, 1 to 1 GiB. A longer one is refused (1009, or 413), and its connection closed; 65536 by default. --max-pending is raised to hold a message' -r
-complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-pending -d 'Bytes kept for a peer that does not read. The connection is reset beyond them' -r
+complete -c c1m -n "__fish_c1m_using_subcommand server" -l max-pending -d 'Bytes kept for a peer that does not read, 4096 at least. The connection is reset beyond them' -r
 complete -c c1m -n "__fish_c1m_using_subcommand server" -l park -d 'How idle connections wait. With `filter` they wait behind a filter on their sockets, which takes no memory per connection, and needs CAP_BPF, CAP_PERFMON and CAP_CHOWN. With `poll` each waits in a poll of its ring, which takes 256 bytes of the kernel. `auto` uses the filter where it is allowed. Sockets behind the filter have owners from 1073741824 on (ss -e). If such a connection ends without a segment, the server notices up to 10 minutes later, with --keepalive up to its TIME later' -r -f -a "auto\t''
 poll\t''
 filter\t''"
@@ -100,7 +100,7 @@ mqtt\t''
 nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval, and of a publication of `fanout`, which has 64 to 60000; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 lower-case hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -138,7 +138,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand client" -l key -d 'The private k
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l tls-min -d 'The lowest version of TLS. With 1.2 a server that does not speak 1.3 will do too; such a connection takes 112 bytes instead of 80' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
+complete -c c1m -n "__fish_c1m_using_subcommand client" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Not for `fanout`. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l awake -d 'At most N connections have a socket at once; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand client" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
@@ -183,7 +183,7 @@ mqtt\t''
 nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval, and of a publication of `fanout`, which has 64 to 60000; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 lower-case hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -221,7 +221,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand storm" -l key -d 'The private ke
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l tls-min -d 'The lowest version of TLS. With 1.2 a server that does not speak 1.3 will do too; such a connection takes 112 bytes instead of 80' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
+complete -c c1m -n "__fish_c1m_using_subcommand storm" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Not for `fanout`. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l awake -d 'At most N connections have a socket at once; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand storm" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r
@@ -267,7 +267,7 @@ mqtt\t''
 nats\t''
 push\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hello -d 'raw: sent on each new connection, its number in place of {}; "Hello Server: client --> {}" by default. Empty sends nothing' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l payload -d 'raw, websocket, mqtt, nats: bytes of a message of --interval, and of a publication of `fanout`, which has 64 to 60000; 64 by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l send -d 'send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for the connection\'s number, round for the round, and token for 16 lower-case hexadecimal digits that belong to both; \\r \\n \\t \\\\ \\xHH are bytes; {{ and }} are braces' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l expect -d 'send-expect: its answer, in the same way. * stands for anything up to what follows it, at the end for anything up to the next message; \\* is a star' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l greeting -d 'send-expect: what the server says first, as --expect; nothing is sent before that' -r
@@ -305,7 +305,7 @@ complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l key -d 'The private k
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l tls-min -d 'The lowest version of TLS. With 1.2 a server that does not speak 1.3 will do too; such a connection takes 112 bytes instead of 80' -r -f -a "1.3\t''
 1.2\t''"
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l handshake-timeout -d 'How long a TLS handshake may take, and an incomplete record to become whole; 10s by default' -r
-complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
+complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l hibernate -d 'Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their next message, or one of the server\'s. Not for `fanout`. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l awake -d 'At most N connections have a socket at once; each core may always have one. By default as many as memory allows, and before Linux 6.8 file descriptors, at most 262,144' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l close-rate -d 'Close N connections per second, evenly; as fast as it goes by default' -r
 complete -c c1m -n "__fish_c1m_using_subcommand fanout" -l server-pid -d 'The server\'s process, if it is on this host: its memory and processor time are reported' -r

@@ -164,7 +164,7 @@ pub struct ServerArguments {
     pub backlog: Option<u32>,
     #[command(flatten)]
     pub service: ServiceArguments,
-    /// Bytes kept for a peer that does not read. The connection is reset beyond them.
+    /// Bytes kept for a peer that does not read, 4096 at least. The connection is reset beyond them.
     #[arg(long, value_name = "BYTES", default_value_t = MAX_PENDING_BYTES)]
     pub max_pending: usize,
     /// How idle connections wait. With `filter` they wait behind a filter on their sockets, which takes no memory per

@@ -45,13 +45,14 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     let host = Host::here();
     let awake = awake(arguments, &host)?;
     let mut files = Files::open(&arguments.files, &[], &[])?;
-    let quiet = files.are_printed();
+    let printed = files.are_printed();
+    let quiet = printed || arguments.files.quiet;
     let network = network::choose(arguments, &host, awake, || fit(arguments, &host, awake))?;
     if let Some(line) = network.line().filter(|_| !quiet) {
         say(line);
     }
     let fit = fit(arguments, &host, awake)?;
-    if let Some(wall) = fit.wall.as_ref().filter(|_| !quiet) {
+    if let Some(wall) = fit.wall.as_ref().filter(|_| !printed) {
         say(format!(
             "this host holds {} of {} connections: {wall}",
             format::count(fit.connections),
@@ -68,8 +69,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
     });
     let workload =
         Workload { server_pid: Some(server.child.id()), awake, tls, ..workload(arguments, &host, fit.connections)? };
-    let mut watcher =
-        DemoObserver { display: Display::new(quiet || arguments.files.quiet), server: server.seen.clone(), quiet };
+    let mut watcher = DemoObserver { display: Display::new(quiet), server: server.seen.clone(), quiet };
     let summary = lead(workload, &mut files.logging(&mut watcher), Some(signals));
     let document = server.stop();
     // If the server failed, its error explains the client's errors.
@@ -78,7 +78,7 @@ pub fn run(arguments: &DemoArguments) -> Result<Ended> {
         (_, Err(error)) | (Err(error), _) => return Err(error),
     };
     let result = ClientDocument::of(&summary)?;
-    if !quiet {
+    if !printed {
         say(text::client(&result)?.trim_end());
         let figure = |name: &str| document.get(name).and_then(Value::as_u64).unwrap_or(0);
         say(format!(

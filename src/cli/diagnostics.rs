@@ -214,6 +214,9 @@ fn corrected(error: &ConfigError, words: Words) -> String {
         ConfigError::AuditSample { asked: 0 } => "try --audit-sample 1000000",
         ConfigError::AuditSample { .. } => "use it with --audit echo",
         ConfigError::StormWithoutEcho => "try --audit echo",
+        ConfigError::NoSurvivor { connections, .. } | ConfigError::NoVictim { connections } if *connections < 2 => {
+            "open more --connections"
+        }
         ConfigError::NoSurvivor { .. } | ConfigError::NoVictim { .. } => "try --share 34%",
         ConfigError::Handshakes => "try --handshakes 1000, or leave it out",
         ConfigError::Timeout { .. } => "try 10s",
@@ -362,6 +365,7 @@ mod tests {
             (ConfigError::AuditSample { asked: 0 }.into(), "--audit-sample 0"),
             (ConfigError::StormWithoutEcho.into(), "--audit echo"),
             (ConfigError::NoVictim { connections: 9 }.into(), "--share"),
+            (ConfigError::NoVictim { connections: 1 }.into(), "--connections"),
             (ConfigError::Fanout(FanoutProblem::Publications { asked: 0, most: 9 }).into(), "--rate"),
             (host(ListenReason::PortTaken { port: 80 }.into()), "--port"),
             (host(ListenReason::PrivilegedPort.into()), "--port"),

@@ -27,7 +27,8 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
     let goal = arguments.goal.goal(&host)?;
     let settings = walls::settings(&host, &goal);
     let limits = walls::limits(&goal);
-    let mut text = shown(&settings, limits.filter(|_| arguments.persist), &goal);
+    let unread = walls::unread(&host, &goal);
+    let mut text = shown(&settings, limits.filter(|_| arguments.persist), &unread, &goal);
     if arguments.profile == Profile::Extreme {
         text += &shown_boot(&goal);
     }
@@ -52,10 +53,18 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
 }
 
 /// The settings, each as a diff with its reason. Writing to a String cannot fail, so the results of `writeln!` are dropped.
-fn shown(settings: &[Setting], limits: Option<Limits>, goal: &Goal) -> String {
+fn shown(settings: &[Setting], limits: Option<Limits>, unread: &[&str], goal: &Goal) -> String {
     let mut out = String::new();
     if settings.is_empty() {
-        let _ = writeln!(out, "no setting of this host stands in the way of {} connections", count(goal.connections));
+        let unread = match unread {
+            [] => String::new(),
+            walls => format!("; not readable here, and so not looked at: {}", walls.join(", ")),
+        };
+        let _ = writeln!(
+            out,
+            "no setting of this host stands in the way of {} connections{unread}",
+            count(goal.connections)
+        );
     }
     for setting in settings {
         let spaced = |text: &str| if text.is_empty() { "(empty)".to_owned() } else { text.replace('\t', " ") };

@@ -194,7 +194,7 @@ impl Fleet {
             let connections = ConnectionsConfig {
                 hibernation: hibernation.transpose()?,
                 drain_after_reset: true,
-                max_pending: LONGEST_SEND.max(workload.protocol.longest_message()) + REPLIES,
+                max_pending: LONGEST_SEND.max(workload.protocol.longest_send()) + REPLIES,
                 #[cfg(feature = "tls")]
                 tls: workload.tls.as_ref().zip(planned.connector.as_ref()).map(|(tls, connector)| LayerConfig {
                     timeout: tls.handshake_timeout,

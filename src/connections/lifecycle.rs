@@ -232,8 +232,12 @@ impl SlotState {
 
     /// What becomes of bytes that are to be sent now.
     pub fn sending(self) -> SendDecision {
+        if self.flags.any(Flags::CLOSE_WHEN_SENT) { SendDecision::Never } else { self.sending_kept() }
+    }
+
+    /// The same of bytes that were kept before: a close in order waits for them.
+    pub fn sending_kept(self) -> SendDecision {
         match self.phase {
-            Phase::Live if self.flags.any(Flags::CLOSE_WHEN_SENT) => SendDecision::Never,
             Phase::Live if self.flags.any(Flags::BUSY) => SendDecision::Later,
             Phase::Live => SendDecision::Now,
             _ => SendDecision::Never,

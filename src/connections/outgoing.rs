@@ -197,7 +197,7 @@ impl Outgoing {
         conn: ConnId,
         bytes: Vec<u8>,
     ) -> Result<AfterSend> {
-        match wire.slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending()) {
+        match wire.slots.row(conn).map_or(SendDecision::Never, |row| row.lifecycle.sending_kept()) {
             SendDecision::Never => Ok(AfterSend::Rest),
             SendDecision::Now if bytes.is_empty() => {
                 self.operation_ended(wire.slots, conn);

@@ -86,7 +86,7 @@ pub struct NetworkCard {
     pub name: String,
     /// Its receive queues.
     pub receive_queues: usize,
-    /// Whether the kernel spreads the packets of some queue over cores (RPS).
+    /// Whether the kernel spreads the packets of every queue over cores (RPS).
     pub spread: bool,
 }
 
@@ -322,7 +322,7 @@ impl Host {
                     let mask = std::fs::read_to_string(queue.path().join("rps_cpus")).unwrap_or_default();
                     mask.trim().chars().any(|digit| !matches!(digit, '0' | ','))
                 };
-                let spread = receiving.iter().any(masked);
+                let spread = !receiving.is_empty() && receiving.iter().all(masked);
                 let name = entry.file_name().to_string_lossy().into_owned();
                 Some(NetworkCard { name, receive_queues: receiving.len(), spread })
             })
@@ -436,6 +436,21 @@ mod tests {
         let ports = host.source_ports().unwrap();
         assert_eq!(ports.covers(&(8_900..=8_999)), 12);
         assert_eq!(ports.reserving(8_980..=9_000).reserved_text(), "80,8888-9000,65535");
+    }
+
+    /// RPS on one queue of two leaves the packets of the other one to a single core.
+    #[test]
+    fn a_card_spreads_its_packets_where_each_queue_does() {
+        for (masks, spread) in [(["00", "00"], false), (["ff", "00"], false), (["ff", "0f"], true)] {
+            let (_dir, host) = host(&[
+                ("sys/class/net/eth0/device/vendor", ""),
+                ("sys/class/net/eth0/queues/rx-0/rps_cpus", masks[0]),
+                ("sys/class/net/eth0/queues/rx-1/rps_cpus", masks[1]),
+                ("sys/class/net/eth0/queues/tx-0/xps_cpus", "ff"),
+            ]);
+            let cards = host.network_cards().unwrap();
+            assert_eq!(cards.iter().map(|card| (card.receive_queues, card.spread)).collect::<Vec<_>>(), [(2, spread)]);
+        }
     }
 
     /// Over loopback, addresses are there for the taking, and one is taken more only where ports do not suffice.

@@ -50,7 +50,7 @@ const FAMILIES: [Family; 15] = [
     },
     Family {
         name: "c1m_connections_refused",
-        help: "Connections reset at once, because the server was full or the host's memory short.",
+        help: "Connections reset before a service heard of them, because the server was full or the host's memory short.",
         kind: MetricType::Counter,
         series: &[
             (Some(("reason", "full")), |shard| shard.refused_when_full),

@@ -55,7 +55,7 @@ pub struct Settings {
     /// The status that an answer of `http` has: 200 by default.
     pub status: Option<u16>,
     /// What a connection says to subscribe. `websocket`: the texts that it sends after the handshake, templates; a Ping
-    /// behind each shows that the server has read it. `mqtt`: further topic filters, in which `{topic}` makes several
+    /// behind the last one shows that the server has read them. `mqtt`: further topic filters, in which `{topic}` makes several
     /// of one. `nats`: further subjects.
     pub subscribe: Vec<String>,
     /// What a publisher says. `websocket`: a message, a template with one `{payload}`, which is the whole message by

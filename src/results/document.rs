@@ -139,7 +139,8 @@ pub struct ClientDocument {
     pub failed: u64,
     /// Connections that were never tried, or were given up in flight when the run was stopped.
     pub not_tried: u64,
-    /// Whether all requested connections were live to the end.
+    /// Whether all requested connections were live to the end; with a storm, those that it left and those that were
+    /// dialed in it.
     pub complete: bool,
     /// Whether the run was stopped early.
     pub stopped: bool,

@@ -38,6 +38,7 @@ pub(crate) struct ShardContext<S> {
     opened: Option<SlotTable>,
     began: Instant,
     broadcasts: Broadcasts<S>,
+    refuses_broadcasts: bool,
     own: Arc<OwnCounters>,
     /// The reason that a close by the service has.
     reason: CloseReason,
@@ -71,6 +72,7 @@ impl<S: Default> ShardContext<S> {
             opened: ages.then(SlotTable::default),
             began: Instant::now(),
             broadcasts: Broadcasts::default(),
+            refuses_broadcasts: false,
             own,
             reason: CloseReason::Local,
             stopping: false,
@@ -150,9 +152,21 @@ impl<S: Default> ShardContext<S> {
         self.broadcasts = Broadcasts::default();
     }
 
-    /// Begins a broadcast, or gives it back if too many are under way. While the server stops it does nothing.
+    /// Gives new broadcasts back from now on, or does not any more. While those under way wait for slots new ones are taken all the
+    /// same: nothing is won without them.
+    pub fn refuse_broadcasts(&mut self, refuses: bool) {
+        self.refuses_broadcasts = refuses;
+    }
+
+    /// Begins a broadcast, or gives it back if too many are under way, or none is wanted. While the server stops it does nothing.
     pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
-        if self.stopping { Ok(()) } else { self.broadcasts.begin(broadcast) }
+        if self.stopping {
+            return Ok(());
+        }
+        if self.refuses_broadcasts && !self.broadcasts.is_stalled() {
+            return Err(broadcast);
+        }
+        self.broadcasts.begin(broadcast)
     }
 
     /// Sends to some recipients of the broadcasts that are under way.
@@ -265,7 +279,9 @@ impl<S: Default> Ctx<'_, S> {
     }
 
     /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already, or if all of them
-    /// together would have more than 64 MiB; a single one may have more. While the server stops it does nothing.
+    /// together would have more than 64 MiB; a single one may have more. It is given back for a moment, too, when a later server
+    /// takes this one's place: as long as broadcasts overlap no connection can leave, so 2 s after the later one has asked for them
+    /// those under way are ended first. While the server stops it does nothing.
     pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
         self.shard.broadcast(broadcast)
     }

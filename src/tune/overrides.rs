@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::values::is_less;
 use crate::host::Host;
 use crate::walls::Limits;
 
@@ -83,37 +84,6 @@ pub fn of_sysctls<'a>(host: &Host, file: &str, wanted: impl Iterator<Item = (&'a
     lines
 }
 
-/// Whether a value of a sysctl gives less than another one.
-fn is_less(name: &str, value: &str, wanted: &str) -> bool {
-    let numbers = |text: &str| -> Option<Vec<u64>> { text.split_whitespace().map(|word| word.parse().ok()).collect() };
-    match name {
-        "net.ipv4.ip_local_reserved_ports" => {
-            let ports = |text: &str| -> Vec<(u64, u64)> {
-                let range = |range: &str| {
-                    let (first, last) = range.split_once('-').unwrap_or((range, range));
-                    Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
-                };
-                text.split(',').filter_map(range).collect()
-            };
-            let theirs = ports(value);
-            let kept = |(first, last): &(u64, u64)| theirs.iter().any(|(a, b)| a <= first && last <= b);
-            !ports(wanted).iter().all(kept)
-        }
-        "net.ipv4.ip_local_port_range" => match (numbers(value).as_deref(), numbers(wanted).as_deref()) {
-            (Some([low, high]), Some([first, last])) => low > first || high < last,
-            _ => true,
-        },
-        // tcp_tw_reuse: 2 is for loopback alone, 1 for all interfaces.
-        "net.ipv4.tcp_tw_reuse" => value != wanted,
-        _ => match (numbers(value), numbers(wanted)) {
-            (Some(theirs), Some(ours)) => {
-                theirs.len() != ours.len() || theirs.iter().zip(&ours).any(|(theirs, ours)| theirs < ours)
-            }
-            _ => true,
-        },
-    }
-}
-
 /// One line for each entry of pam_limits that allows less than `file` does. An entry for a user or a group comes before
 /// one for `*`, wherever they stand; of two for `*` or for root the later one counts.
 pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
@@ -145,24 +115,6 @@ pub fn of_limits(host: &Host, file: &str, limits: Limits) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn less_is_told_from_more() {
-        for (name, value, wanted, less) in [
-            ("net.core.somaxconn", "128", "4096", true),
-            ("net.core.somaxconn", "4096", "4096", false),
-            ("net.core.somaxconn", "65535", "4096", false),
-            ("net.ipv4.tcp_rmem", "4096 8192 99999999", "4096\t131072\t6291456", true),
-            ("net.ipv4.tcp_rmem", "4096 131072 99999999", "4096\t131072\t6291456", false),
-            ("net.ipv4.ip_local_port_range", "1024 65535", "15536\t65535", false),
-            ("net.ipv4.ip_local_port_range", "32768 60999", "15536\t65535", true),
-            ("net.ipv4.ip_local_reserved_ports", "80,8000-9000", "8888-8987", false),
-            ("net.ipv4.ip_local_reserved_ports", "", "8888-8987", true),
-            ("net.ipv4.tcp_tw_reuse", "2", "1", true),
-        ] {
-            assert_eq!(is_less(name, value, wanted), less, "{name} = {value} after {wanted}");
-        }
-    }
 
     #[test]
     fn lines_are_read_as_sysctl_reads_them() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{failed, remove, replace, scrap};
+use super::values::higher;
 use crate::command_error::{CommandError, Result};
 use crate::host::{Host, Reading};
 use crate::walls::{Limits, Setting};
@@ -122,6 +123,18 @@ impl State {
         let fresh: Vec<_> = step.folders.iter().filter(|folder| !all.folders.contains(folder)).cloned().collect();
         all.folders.extend(fresh);
         all
+    }
+
+    /// The same, but for settings that are none of the step's: of each the value wanted gives no less than the one in force. The
+    /// host's administrator may have raised it since it was applied, and the file of `--persist` is read last at the next boot.
+    pub fn never_lower(mut self, host: &Host, step: &[Setting]) -> State {
+        let others = self.settings.iter_mut().filter(|kept| step.iter().all(|setting| setting.name != kept.name));
+        for kept in others {
+            if let Some(now) = host.sysctl_text(&kept.name) {
+                kept.then = higher(&kept.name, &kept.then, &now);
+            }
+        }
+        self
     }
 
     /// Whether the state knows what was there before a file.

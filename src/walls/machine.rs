@@ -231,8 +231,9 @@ fn nic_queues(host: &Host, goal: &Goal) -> Finding {
     match narrow {
         Some(card) => {
             let mask = core_mask(&goal.cores);
-            let file = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", card.name);
-            finding.advise(host.may_write(&file), format!("echo {mask} > {file}"))
+            let queues = format!("/sys/class/net/{}/queues", card.name);
+            let may = host.may_write(&format!("{queues}/rx-0/rps_cpus"));
+            finding.advise(may, format!("for q in {queues}/rx-*; do echo {mask} > $q/rps_cpus; done"))
         }
         None => finding,
     }

@@ -35,15 +35,16 @@ pub const MEMORY: Wall = Wall {
 pub const CGROUP_MEMORY: Wall = Wall {
     name: "cgroup memory",
     symptom: "the process is killed, or sockets fail with ENOMEM, while the host has memory left (containers, systemd's MemoryMax=)",
-    evidence: "cgroup v2: memory.max, memory.events.local; v1: memory.limit_in_bytes, memory.failcnt; the whole path up to the root counts",
-    cure: "raise the limit (MemoryMax=, --memory of a container)",
+    evidence: "cgroup v2: memory.max, memory.high, memory.events.local; v1: memory.limit_in_bytes, memory.failcnt; the whole path up to the root counts",
+    cure: "raise the limit (MemoryMax=, MemoryHigh=, --memory of a container)",
     judge: cgroup_memory,
     blame: |evidence| {
         let hits = evidence.moved("cgroup_memory_hits");
         (hits > 0).then(|| Diagnostic {
             saw: format!("a memory cgroup of this process met its limit {} times", count(hits)),
             means: "it counts the kernel memory of sockets, and refuses more".to_owned(),
-            cure: "raise the limit (MemoryMax=, --memory of a container), or open fewer connections".to_owned(),
+            cure: "raise the limit (MemoryMax=, MemoryHigh=, --memory of a container), or open fewer connections"
+                .to_owned(),
         })
     },
 };
@@ -203,7 +204,8 @@ fn cgroup_memory(host: &Host, goal: &Goal) -> Finding {
     match found.min_by_key(|(finding, _)| finding.holds) {
         Some((finding, file)) => {
             let may = host.may_write(&file);
-            finding.advise(may, format!("raise {file} (MemoryMax=, --memory of a container)"))
+            let by = if file.ends_with("memory.high") { "MemoryHigh=" } else { "MemoryMax=, --memory of a container" };
+            finding.advise(may, format!("raise {file} ({by})"))
         }
         None if host.shows_cgroups("memory") => Finding::fine("no limit", "a part of what the host needs"),
         None => Finding::unknown("the memory limit of this process's cgroup", "a part of what the host needs"),

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -133,6 +133,16 @@ fn a_long_poll_may_take_its_time() {
     let run = client(&format!("{} --connections 8 --protocol http --reply-timeout 30s", peer.at()));
     run.held(8);
     assert!(number(&run.json["echo_latency_us"], "min") > 1_000_000, "{}", run.json);
+    // However slow the client is, an answer comes only once it has given up.
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = over.clone();
+    let peer = answering(usize::MAX, move |_| {
+        while !seen.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        None
+    });
+    let _ends = SetAtEnd(&over);
     let run = client(&format!("{} --connections 8 --protocol http --reply-timeout 500ms", peer.at()));
     run.failed("silent", 8, "does not answer");
 }

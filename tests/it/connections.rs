@@ -12,7 +12,7 @@ use c1m::{
 };
 use socket2::SockRef;
 
-use crate::support::{PATIENCE, eventually, free_ports, reset};
+use crate::support::{PATIENCE, SetAtEnd, eventually, free_ports, reset};
 
 /// A server of one shard in this process. It is stopped when the value is dropped.
 struct Running {
@@ -392,6 +392,7 @@ fn a_flood_of_bytes_leaves_the_shard_its_turn() {
     let streams: Vec<TcpStream> = (0..FLOODERS).map(|_| running.connect()).collect();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stops = SetAtEnd(&stop);
         scope.spawn(|| {
             let chunk = vec![7; 65_536];
             streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());

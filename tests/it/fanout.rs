@@ -17,9 +17,9 @@ use crate::push::Framed;
 use crate::support::*;
 
 /// An ended fan-out and its result.
-struct FanoutRun {
-    finished: Finished,
-    json: Value,
+pub struct FanoutRun {
+    pub finished: Finished,
+    pub json: Value,
     page: String,
 }
 
@@ -32,7 +32,7 @@ fn fanout(at: &str, arguments: &str) -> FanoutRun {
 }
 
 /// The same of a fan-out that may be stopped meanwhile.
-fn fanout_until(at: &str, arguments: &str, meanwhile: impl FnOnce(&mut Running)) -> FanoutRun {
+pub fn fanout_until(at: &str, arguments: &str, meanwhile: impl FnOnce(&mut Running)) -> FanoutRun {
     let dir = tempfile::tempdir().unwrap();
     let [json, page] = ["json", "page.html"].map(|name| dir.path().join(name));
     let mut command = c1m();

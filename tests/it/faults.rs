@@ -82,11 +82,12 @@ fn nothing_was_lost(run: &Run, connections: u64, payload: u32) {
     assert_eq!(run.client.number("failed"), 0, "{}", run.client.json);
     let Carried { packets, lost, duplicated, overtaking } = run.carried;
     assert!(lost > 0 && duplicated > 0 && overtaking > 0, "the wire was too good: {:?}", run.carried);
-    let (slept, echo) = (&run.server["hibernation"], &run.client.json["echo_latency_us"]);
+    let [ours, theirs] = [&run.server, &run.client.json].map(|end| &end["hibernation"]["hibernated"]);
+    let echo = &run.client.json["echo_latency_us"];
     println!(
         "{payload} bytes a message: {} messages; packets {packets}, lost {lost}, doubled {duplicated}, out of order \
-         {overtaking}; the server's sleeps: {}; answers p50 {} us, p99 {}, p99.9 {}, max {}",
-        echo["count"], slept["hibernated"], echo["p50"], echo["p99"], echo["p999"], echo["max"],
+         {overtaking}; sleeps at the server {ours}, at the client {theirs}; answers p50 {} us, p99 {}, p99.9 {}, max {}",
+        echo["count"], echo["p50"], echo["p99"], echo["p999"], echo["max"],
     );
 }
 

@@ -14,7 +14,7 @@ use crate::support::*;
 #[test(Users)]
 fn too_few_threads_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut refused, mut held) = (0, 0);
+    let (mut refused, mut held, mut fits) = (0, 0, 0);
     let server = Server::start(2, "");
     for most in [1, 2, 3, 4, 5, 6, 8, 12, 30] {
         let command = || c1m_limited(&dir, &[(libc::RLIMIT_NPROC, most)]);
@@ -37,10 +37,14 @@ fn too_few_threads_are_named() {
         }
         let page = doctor_as(command(), &format!("{} --connections 4", at(port, 2)));
         if page.says("threads", "verdict") == "ok" {
+            fits += 1;
             assert_eq!(run_as(command(), &format!("demo {} --connections 4 --hold 0s", at(port, 2))).code(), 0);
         }
     }
-    assert!(refused >= 15 && held >= 5, "{refused} refused, {held} held");
+    assert!(
+        refused >= 15 && held >= 5 && fits > 0,
+        "{refused} refused, {held} held, and the doctor said {fits} times that it fits"
+    );
 }
 
 /// However low the limit on address space is, a run holds, or it ends with one line that names the limit.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use mqtt_proto::{Protocol, QoS, v5};
 
+use crate::fanout::fanout_until;
 use crate::storm::Storm;
 use crate::support::*;
 use broker::{Broker, Rules};
@@ -62,6 +63,23 @@ fn a_ping_proves_a_sign_of_life() {
             assert!(seen.subscriptions.is_empty());
         });
     }
+}
+
+/// A publisher that waits for an acknowledgement holds up its own publications, and no others.
+#[test]
+fn a_publisher_that_waits_holds_up_no_other() {
+    // The first publisher comes after five subscribers.
+    let broker = Broker::start(Rules { ignores: Some(("c1m5", "c1m/fanout")), ..Rules::default() });
+    let words = "--subscribers 5 --publishers 2 --rate 20 --for 1s --qos 1 --wait 10m --reply-timeout 10m --cores 1";
+    let run = fanout_until(&broker.at(), words, |running| {
+        // One of the first publisher, and all ten of the second one.
+        eventually("the other publisher's publications", || {
+            broker.seen(|seen| seen.topics.get("c1m/fanout").is_some_and(|publications| *publications == 11))
+        });
+        running.signal(libc::SIGINT);
+    });
+    assert_eq!(run.finished.code(), 1, "{}", run.json);
+    assert_eq!(number(&run.json["fanout"], "published"), 11, "{}", run.json["fanout"]);
 }
 
 /// All that can be said in CONNECT and SUBSCRIBE, for each connection by its number.

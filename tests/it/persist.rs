@@ -101,6 +101,22 @@ fn pipes_and_devices_among_the_files_are_skipped() {
     });
 }
 
+/// The file is read last at the next boot: a setting that was raised since it was applied must not fall back then.
+#[test(Network, Mounts)]
+fn what_was_raised_since_is_persisted_as_it_is() {
+    on_a_host_with("", || {
+        tune("--apply");
+        set("net.core.somaxconn", "60000");
+        set("net.ipv4.ip_local_reserved_ports", "80,40100-40103");
+        persist();
+        let file = fs::read_to_string(SYSCTL_FILE).unwrap();
+        assert!(file.contains("\nnet.core.somaxconn = 60000\n"), "{file}");
+        assert!(file.contains("\nnet.ipv4.ip_local_reserved_ports = 80,40100-40103\n"), "{file}");
+        revert();
+        assert_eq!(get("net.core.somaxconn"), "16");
+    });
+}
+
 #[test(Network, Mounts)]
 fn a_file_that_allows_fewer_descriptors_at_login_is_named() {
     on_a_host_with("", || {

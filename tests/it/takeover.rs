@@ -179,6 +179,7 @@ fn in_turn(ip: IpAddr, arguments: &str) {
     }
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = SetAtEnd(&over);
         let talk = scope.spawn(|| {
             let mut rounds = 0;
             while !over.load(Ordering::Relaxed) {

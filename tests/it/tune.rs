@@ -59,7 +59,7 @@ fn sysctl_file(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name.replace('.', "/"))
 }
 
-fn set(name: &str, value: &str) {
+pub fn set(name: &str, value: &str) {
     fs::write(sysctl_file(name), value).unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 

@@ -77,7 +77,7 @@ pub struct ConnectionArguments {
     #[command(flatten)]
     pub tls: ClientTlsArguments,
     /// Put connections to sleep that were silent for TIME, such as 30s: they have no socket on this host until their
-    /// next message, or one of the server's. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW.
+    /// next message, or one of the server's. Not for `fanout`. Needs CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hibernate: Option<Duration>,
     /// At most N connections have a socket at once; each core may always have one. By default as many as memory allows,

@@ -21,7 +21,8 @@ pub struct ProtocolArguments {
     /// sends nothing.
     #[arg(long, value_name = "TEXT")]
     hello: Option<String>,
-    /// raw, websocket, mqtt, nats: bytes of a message of --interval; 64 by default.
+    /// raw, websocket, mqtt, nats: bytes of a message of --interval, and of a publication of `fanout`, which has 64 to 60000;
+    /// 64 by default.
     #[arg(long, value_name = "BYTES")]
     pub payload: Option<usize>,
     /// send-expect: the message, sent on each new connection, in audits and by --interval. Within braces, n stands for

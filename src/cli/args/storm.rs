@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::client::{CloseName, ConnectionArguments, LoadArguments};
-use super::duration;
+use super::{SLOWEST, duration};
 use crate::cli::this_program;
 use crate::client::{Audit, Course, Scenario, Storm, VictimsCommand, Workload, random_seed};
 use crate::command_error::{CommandError, Result};
@@ -133,7 +133,7 @@ impl StormArguments {
     fn share_with_victims(&self, workload: &mut Workload, victims: u64) -> Result<()> {
         let part = victims as f64 / workload.connections.max(1) as f64;
         let theirs = ((f64::from(workload.concurrency) * part).round() as u32).max(1);
-        let rate = workload.rate.map(|rate| rate * part);
+        let rate = workload.rate.map(|rate| (rate * part).max(SLOWEST));
         let close = if self.fin { CloseName::Fin } else { CloseName::Rst };
         // Their numbers come after those of the survivors, and so do their source ports.
         let numbers = (workload.first_number + workload.connections.saturating_sub(victims), victims);

@@ -1,12 +1,13 @@
 //! What one client shard does in a fan-out: its publishers publish at the run's pace, and its subscribers' receipts are
 //! counted.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::shard_config::FanoutPart;
-use super::{ClientConnections, ClientDriver, PROBES_PER_PASS};
+use super::{ClientConnections, ClientDriver, PROBES_PER_PASS, sooner};
 use crate::client::Phase;
 use crate::client::course::Fanout;
 use crate::client::fanout::{Board, Closed, Ledger, Said};
@@ -22,6 +23,9 @@ use crate::token::ConnId;
 
 /// How soon a publication is tried again whose publisher is still sending, or for which there is no room.
 const AGAIN: Duration = Duration::from_millis(1);
+
+/// Publications at most that wait for their publishers while others go on. Fewer than a pass looks at.
+const MOST_ASIDE: usize = 64;
 
 /// A shard's part of a fan-out.
 pub struct Fanning {
@@ -44,6 +48,8 @@ pub struct Fanning {
     looked: Mark,
     /// The next publication that may be one of this shard's publishers.
     next: u32,
+    /// Those before it whose publishers could not take them yet, in their order: another publisher need not wait for them.
+    aside: VecDeque<u32>,
     pace: Pace,
     /// The connections are being closed, and nothing counts any more.
     is_over: bool,
@@ -72,6 +78,7 @@ impl Fanning {
             unknown: Vec::new(),
             looked: Mark::default(),
             next: 0,
+            aside: VecDeque::new(),
             pace: Pace::UNPACED,
             is_over: false,
             foreign: 0,
@@ -207,18 +214,31 @@ impl Fanning {
         }
     }
 
-    /// The next publication of this shard's publishers, and the connection of its publisher if that is live. `None` if there
-    /// is no more.
-    fn next(&mut self) -> Option<(u32, Option<ConnId>)> {
-        while self.next < self.board.publications() {
-            let publisher = u64::from(self.next) % self.config.publishers;
-            if self.own.contains(&publisher) {
-                let conn = self.publishers.get((publisher - self.own.start) as usize).copied().flatten();
-                return Some((self.next, conn));
-            }
+    /// The next publication of this shard's publishers that is not put aside. `None` if there is no more.
+    fn next(&mut self) -> Option<u32> {
+        while self.next < self.board.publications() && !self.own.contains(&self.publisher_of(self.next)) {
             self.next += 1;
         }
-        None
+        (self.next < self.board.publications()).then_some(self.next)
+    }
+
+    /// Which publisher of all publishes this.
+    fn publisher_of(&self, number: u32) -> u64 {
+        u64::from(number) % self.config.publishers
+    }
+
+    /// The connection of the publisher of one of this shard's publications, if that is live.
+    fn connection_for(&self, number: u32) -> Option<ConnId> {
+        let place = self.publisher_of(number).checked_sub(self.own.start)?;
+        self.publishers.get(place as usize).copied().flatten()
+    }
+
+    /// The publication is published, or given up.
+    fn is_through(&mut self, number: u32) {
+        match self.aside.iter().position(|aside| *aside == number) {
+            Some(place) => drop(self.aside.remove(place)),
+            None => self.next = number + 1,
+        }
     }
 }
 
@@ -244,20 +264,34 @@ impl ClientDriver {
     }
 
     fn publish_due(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
+        // Of those put aside so many wait on.
+        let mut waiting = 0;
         for _ in 0..PROBES_PER_PASS {
             let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
-            let Some((number, publisher)) = fanout.next() else { return Ok(Schedule::OnEvent) };
+            let again = if fanout.aside.is_empty() { Schedule::OnEvent } else { Schedule::At(now + AGAIN) };
+            let aside = fanout.aside.get(waiting).copied();
+            let Some(number) = aside.or_else(|| fanout.next()) else { return Ok(again) };
             let due = fanout.pace.intended(number.into(), connections.clock()).unwrap_or(now);
             if due > now {
-                return Ok(Schedule::At(due));
+                return Ok(sooner(again, Schedule::At(due)));
             }
+            let publisher = fanout.connection_for(number);
             let is_late = now.saturating_duration_since(due) >= fanout.config.wait;
             let has_room = fanout.board.has_room(number);
-            let waits = !has_room || publisher.is_some_and(|conn| self.is_busy(connections, conn));
-            if waits && !is_late {
-                return Ok(Schedule::At(now + AGAIN));
+            let is_busy = publisher.is_some_and(|conn| self.is_busy(connections, conn));
+            if (is_busy || !has_room) && !is_late {
+                let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
+                if !has_room || waiting == MOST_ASIDE {
+                    return Ok(Schedule::At(now + AGAIN));
+                }
+                if aside.is_none() {
+                    fanout.aside.push_back(number);
+                    fanout.next = number + 1;
+                }
+                waiting += 1;
+                continue;
             }
-            self.publish_now(connections, number, due, publisher.filter(|_| !waits))?;
+            self.publish_now(connections, number, due, publisher.filter(|_| !is_busy && has_room))?;
         }
         Ok(Schedule::Now)
     }
@@ -272,7 +306,7 @@ impl ClientDriver {
     ) -> Result<()> {
         let since = connections.clock().now();
         let Some(fanout) = &mut self.fanout else { return Ok(()) };
-        fanout.next += 1;
+        fanout.is_through(number);
         let publisher = publisher.and_then(|conn| Some((conn, connections.state(conn)?.index)));
         let (Some((conn, index)), Some(origin)) = (publisher, fanout.board.origin_if_known()) else {
             fanout.board.never(number);

@@ -48,7 +48,9 @@ impl ClientDriver {
     /// live yet, needs none.
     pub(super) fn keep_alive(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
         let Some(interval) = self.config.workload.keepalive_interval() else { return Ok(Schedule::OnEvent) };
-        if matches!(self.phase, Phase::Ready | Phase::Close | Phase::Quit) {
+        // After the last word nothing may be said.
+        if matches!(self.phase, Phase::Ready | Phase::Quit) || self.phase == Phase::Close && self.goodbye.ends_hearing()
+        {
             return Ok(Schedule::OnEvent);
         }
         let began = *self.keepalive.began.get_or_insert_with(|| connections.clock().start(now));

@@ -195,6 +195,20 @@ fn messages_left_out_while_a_keepalive_is_in_flight_are_measured() {
     assert_eq!(scene.driver().config.progress.kept_alive.get(), 1);
 }
 
+/// A run may close its connections slowly, and a broker gives up those that are silent for too long.
+#[test]
+fn connections_that_wait_to_be_closed_are_kept_alive() {
+    let workload = Workload { connections: 3, keepalive: Some(SECOND), close_rate: Some(0.01), ..Workload::default() };
+    let mut scene = Scene::open(workload);
+    scene.begin(Phase::Close);
+    for quarter in 0..8 {
+        scene.turn(quarter * SECOND / 4);
+    }
+    scene.answer_all();
+    let progress = scene.driver().config.progress.snapshot();
+    assert!(progress.kept_alive >= 2 && progress.closed <= 1, "{progress:?}");
+}
+
 /// A shard that has done its part of a stage goes on with the messages of that stage. After the last stage it has none, and
 /// sleeps while other shards await answers.
 #[test]

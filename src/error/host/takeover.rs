@@ -53,14 +53,17 @@ impl TakeoverReason {
                     "kernel {release} cannot give a connection that is awake to another process (IORING_OP_FIXED_FD_INSTALL, Linux 6.8)"
                 )
             }
-            TakeoverReason::Memory => "the kernel gives no memory that outlives this process".to_owned(),
+            TakeoverReason::Memory => {
+                "this process gets no descriptor or memory for what goes from one server to the next".to_owned()
+            }
         }
     }
 
     pub(crate) fn cure(&self) -> String {
         match self {
-            TakeoverReason::Refused(_) | TakeoverReason::NoAnswer => {
-                "it serves on; try again later, or end it and start anew".to_owned()
+            TakeoverReason::Refused(_) => "it serves on; try again later, or end it and start anew".to_owned(),
+            TakeoverReason::NoAnswer => {
+                "if it still runs it serves on; try again later, or end it and start anew".to_owned()
             }
             TakeoverReason::Misfit(_) => {
                 "it serves on; start in the same namespaces, with the same address, ports, cores, limits, protocol, service and TLS, or end it first"

@@ -41,11 +41,12 @@ impl Push {
                 Ok(PUBLICATION)
             }
             Kind::Receipt if self.role == Role::Publisher => Ok(RECEIPT),
+            Kind::Echo if scratch.expected.is_empty() => Err(Cause::Unasked),
             Kind::Echo if scratch.expected.len() == frame.length => Ok(ECHO),
-            Kind::Echo if !scratch.expected.is_empty() => Err(Cause::WrongAnswer),
+            Kind::Echo => Err(Cause::WrongAnswer),
             Kind::Subscribe if subscribes && frame.length == 0 => Ok(ECHO),
             Kind::Subscribe if subscribes => Err(Cause::Malformed),
-            Kind::Receipt | Kind::Echo | Kind::Subscribe => Err(Cause::Unasked),
+            Kind::Receipt | Kind::Subscribe => Err(Cause::Unasked),
         }
     }
 

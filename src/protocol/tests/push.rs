@@ -80,6 +80,8 @@ fn what_the_service_must_not_say() {
         (&subscriber, open, own, Cause::Unasked),
         (&subscriber, audit, other, Cause::WrongAnswer),
         (&subscriber, audit, frame(Kind::Echo, b"short"), Cause::WrongAnswer),
+        (&subscriber, open, frame(Kind::Echo, b""), Cause::Unasked),
+        (&subscriber, None, frame(Kind::Echo, b""), Cause::Unasked),
         (&subscriber, audit, frame(Kind::Subscribe, b""), Cause::Unasked),
         (&subscriber, open, frame(Kind::Subscribe, b"x"), Cause::Malformed),
         (&publisher, open, frame(Kind::Subscribe, b""), Cause::Unasked),

@@ -185,6 +185,22 @@ proptest! {
     }
 }
 
+/// The rest of an answer may come after a goodbye was said.
+#[test]
+fn an_answer_that_was_cut_by_a_goodbye_is_passed_over() {
+    let dialect = dialect("echo");
+    let (audit, goodbye) = (exchange(Purpose::Audit, 3), exchange(Purpose::Goodbye, 0));
+    let echo = answer(&dialect, audit, usize::MAX);
+    for cut in 1..echo.len() {
+        let (mut position, mut scratch) = (Position::default(), Scratch::default());
+        let mut hear =
+            |exchange, bytes: &[u8]| dialect.hear(Some(exchange), &mut position, bytes, &mut scratch).verdict;
+        assert_eq!(hear(audit, &echo[..cut]), Verdict::Part);
+        assert_eq!(hear(goodbye, &echo[cut..]), Verdict::Aside, "cut at {cut}");
+        assert_eq!(hear(goodbye, &answer(&dialect, goodbye, 0)), Verdict::Proof);
+    }
+}
+
 #[test]
 fn what_a_server_must_not_say_is_wrong() {
     let [pings, echoes] = ["ping", "echo"].map(dialect);

@@ -145,7 +145,12 @@ impl Frames<'_> {
     /// The verdict on a message that is not the awaited one, and of which the first `at` bytes were as expected: it is one
     /// of ours, of another connection or round, if it has our mark.
     fn wrong(&self, at: u16) -> Option<Verdict> {
-        let cause = if self.awaits == Awaits::Echo { Cause::WrongAnswer } else { Cause::Unasked };
+        let cause = match self.awaits {
+            // The answer to what was asked before the goodbye may still come.
+            Awaits::Close => return None,
+            Awaits::Echo => Cause::WrongAnswer,
+            _ => Cause::Unasked,
+        };
         (usize::from(at) >= echo::MARK.len()).then_some(Verdict::Wrong(cause))
     }
 

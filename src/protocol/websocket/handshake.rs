@@ -4,7 +4,8 @@
 use std::fmt;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD as BASE64};
 
 use crate::protocol::http::{RequestHead, ResponseHead};
 
@@ -13,6 +14,10 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The only version there is (RFC 6455, 11.6).
 const VERSION: &[u8] = b"13";
+
+/// Base64 whose last character may have bits of which none is used (RFC 4648, 3.5). The example of a key in RFC 6455, 4.1 has
+/// some, and clients send it.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
 
 /// `Sec-WebSocket-Key`: 16 bytes that the client chose, in Base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl Key {
     fn read(value: &[u8]) -> Option<Key> {
         let text: [u8; 24] = value.try_into().ok()?;
         let mut nonce = [0; 18];
-        (BASE64.decode_slice(text, &mut nonce) == Ok(16)).then_some(Key(text))
+        (LENIENT.decode_slice(text, &mut nonce) == Ok(16)).then_some(Key(text))
     }
 
     /// What the server must make of it.
@@ -187,6 +192,8 @@ mod tests {
         let key = Key::read(b"dGhlIHNhbXBsZSBub25jZQ==").unwrap();
         assert_eq!(key, Key::new(*b"the sample nonce"));
         assert_eq!(key.accept().as_bytes(), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        // RFC 6455, 4.1: the last character has bits that stand for nothing.
+        assert!(Key::read(b"AQIDBAUGBwgJCgsMDQ4PEC==").is_some());
     }
 
     #[test]

@@ -72,10 +72,16 @@ fn headline(client: &ClientDocument) -> String {
 
 fn head(run: &Run) -> Markup {
     let (class, verdict) = match run.client {
+        ClientDocument { complete: true, storm: Some(_), .. } => {
+            ("held", "Every connection that the storm left, and every one that was dialed in it, was live to the end.")
+        }
         ClientDocument { complete: true, .. } => ("held", "All requested connections were live to the end."),
         ClientDocument { stopped: true, .. } => ("short", "The run was stopped early."),
         ClientDocument { fanout: Some(fanout), .. } if !fanout.exact => {
             ("short", "Not every subscriber received each publication exactly once.")
+        }
+        ClientDocument { storm: Some(_), .. } => {
+            ("short", "Not every connection that the storm left, or that was dialed in it, was live to the end.")
         }
         _ => ("short", "Not all requested connections were live to the end."),
     };
@@ -135,7 +141,7 @@ fn measured(client: &ClientDocument) -> Result<Markup> {
     let connects = if client.paced {
         "Connects without a retransmission, from the instant at which each was due."
     } else {
-        "Connects without a retransmission, from the SYN to the established connection."
+        "Connects without a retransmission, from the submission of the connect to its completion."
     };
     let source = format!("Echoes of {}, from the instant at which each was due.", client.echo_source.name());
     let uncorrected = client.echo_source != EchoSource::Audits;

@@ -214,11 +214,14 @@ impl<S: Service> ServerDriver<S> {
     fn step(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>, now: Instant) -> Result<()> {
         match handing.stage {
             Stage::Accepting => {
-                let quiet = connections.stop_accepting()?;
                 connections.rouse_shaking()?;
                 handing.is_divided = handing.is_divided || self.call(connections, Service::may_divide)?;
-                let divided = handing.is_divided || now > handing.began + DIVISION_TIME;
-                if quiet && divided && !self.context.is_broadcasting() && connections.may_surrender() {
+                let late = now > handing.began + DIVISION_TIME;
+                let ready = (handing.is_divided || late) && !self.context.is_broadcasting();
+                // A broadcast may wait for slots for minutes: newcomers are accepted until it has ended.
+                self.context.refuse_broadcasts(ready || late);
+                if ready && connections.stop_accepting()? && connections.may_surrender() {
+                    self.context.refuse_broadcasts(false);
                     connections.begin_to_give();
                     handing.stage = Stage::Giving;
                 }
@@ -345,6 +348,7 @@ impl<S: Service> ServerDriver<S> {
     /// The successor is gone: what it did not get goes on here.
     fn take_back(&mut self, handing: &mut Handing<S>, connections: &mut Connections<S::State>) -> Result<()> {
         handing.stage = Stage::Stranded;
+        self.context.refuse_broadcasts(false);
         let Batch { connections: packed, .. } = std::mem::take(&mut handing.batch);
         for (conn, (state, known)) in handing.away.drain(..).zip(packed) {
             let name = connections.name_at_slot(conn);

@@ -267,10 +267,12 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The server that listens there did not answer. An end of what it says, or nothing in time, has no number of the kernel.
+/// The server that listens there did not answer, or this process has no room for the answer. An end of what it says, or nothing
+/// in time, has no number of the kernel.
 fn no_answer(path: &Path, error: &io::Error) -> HostError {
     let errno = error.raw_os_error().map(Errno).filter(|errno| *errno != Errno::EAGAIN);
-    refused(path, errno, TakeoverReason::NoAnswer)
+    let reason = if errno.is_some_and(Errno::is_shortage) { TakeoverReason::Memory } else { TakeoverReason::NoAnswer };
+    refused(path, errno, reason)
 }
 
 /// The way of what arrives to its shard.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{OTHER_PROCESSES, Offer, PATH, channel_name, refused};
+use super::{OTHER_PROCESSES, Offer, PATH, STATE, channel_name, refused};
 use crate::error::{Errno, Result, TakeoverReason};
 use crate::host::start_thread;
 use crate::server::builder::EventSink;
@@ -18,7 +18,7 @@ use crate::server::memory_monitor::ListenerControl;
 use crate::server::{HAND_OVER, SERVE, STOP, ServerEvent};
 use crate::shard::ShardHandle;
 use crate::sys::{OtherProcess, connect_without_waiting, is_our_user, listen_in_own_name, unix_socket_at};
-use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, TermsText, of_bytes, store, to_bytes};
+use crate::takeover::{Channel, FORMAT, Hello, Kind, Message, StateFile, TermsText, of_bytes, store, to_bytes};
 use crate::wiped::Wiped;
 
 /// How long a successor may take for its first words, which it says at once. Others wait behind one that is silent.
@@ -345,7 +345,10 @@ impl Clerk {
             (false, false) => (Phase::Serving, SERVE),
         };
         match next {
-            Phase::Serving => self.control.take_back(),
+            Phase::Serving => {
+                self.serve_anew();
+                self.control.take_back();
+            }
             _ => self.control.leave_alone(),
         }
         *phase = next;
@@ -353,6 +356,17 @@ impl Clerk {
         tell(answer, command);
         drop(phase);
         (self.events)(if all { ServerEvent::HandedOver } else { ServerEvent::SuccessorGone });
+    }
+
+    /// A successor may have listened in its own name and written down its terms, or a part of them, before it was gone.
+    fn serve_anew(&self) {
+        // It listens in any case.
+        let _ = listen_in_own_name(&self.listener);
+        let state = self.offer.iter().find(|(name, _)| name == STATE).map(|(_, state)| state.try_clone());
+        // Without a descriptor the terms stay as they are: they are read only after this process is killed.
+        if let Some(Ok(state)) = state.map(|state| state.and_then(StateFile::adopt)) {
+            state.write(&self.terms);
+        }
     }
 
     /// Waits until all relays have ended. Tells the owner each time that the successor has begun to be silent.

@@ -168,6 +168,17 @@ impl<S: Default> WebSocketCtx<'_, S> {
         if let Some(row) = self.ctx.state(conn).filter(|row| row.is_open()) {
             row.set_timed(false);
             self.ctx.set_deadline(conn, after);
+            self.watch(conn);
+        }
+    }
+
+    /// Bounds the time of a message of which a part has come, where no deadline is set. With reads paused it may take as long as
+    /// it likes.
+    pub(super) fn watch(&mut self, conn: ConnId) {
+        let is_free = !self.ctx.has_deadline(conn) && !self.ctx.has_paused_reads(conn);
+        if let Some(row) = self.ctx.state(conn).filter(|row| row.is_open() && row.key().is_some() && is_free) {
+            row.set_timed(true);
+            self.ctx.set_deadline(conn, Some(self.limits.message_time));
         }
     }
 
@@ -189,11 +200,7 @@ impl<S: Default> WebSocketCtx<'_, S> {
             return;
         }
         self.ctx.resume_reads(conn);
-        let has_deadline = self.ctx.has_deadline(conn);
-        if let Some(row) = self.ctx.state(conn).filter(|row| row.is_open() && row.key().is_some() && !has_deadline) {
-            row.set_timed(true);
-            self.ctx.set_deadline(conn, Some(self.limits.message_time));
-        }
+        self.watch(conn);
     }
 
     /// Whether the reads of a connection are paused.

@@ -53,13 +53,15 @@ impl Pen {
         &mut self.out
     }
 
-    /// The context of a call that handles bytes of `conn`; `held` of them are answers already.
+    /// The context of a call that handles bytes of `conn`; `held` of them are answers already. An earlier call may have moved
+    /// those to `out`.
     fn present<'a, S: Default>(
         &'a mut self,
         ctx: &'a mut Ctx<'_, Conversation<S>>,
         conn: ConnId,
         held: &'a [u8],
     ) -> WebSocketCtx<'a, S> {
+        let held = if self.out.is_empty() { held } else { &[] };
         let present = Some(Present { conn, held, out: &mut self.out });
         WebSocketCtx { ctx: ctx.again(), present, scratch: &mut self.scratch, limits: &self.limits }
     }
@@ -454,7 +456,10 @@ impl<S: WebSocketService> Service for WebSocket<S> {
         let Some((phase, timed)) = ctx.state(conn).map(|row| (row.phase(), row.is_timed())) else { return };
         match phase {
             Phase::Http | Phase::Over => http::expired(&mut self.requests, ctx, conn),
-            Phase::Open if !timed => self.service.expired(&mut self.pen.absent(ctx), conn),
+            Phase::Open if !timed => {
+                self.service.expired(&mut self.pen.absent(ctx), conn);
+                self.pen.absent(ctx).watch(conn);
+            }
             // Nothing is received until the peer has read that. `sent` follows then.
             Phase::Open if ctx.pending(conn) > 0 => {}
             Phase::Open | Phase::Closing => {

@@ -14,6 +14,8 @@ enum Fate {
     /// It is closed when what the kernel did for it has ended: it had to send something still. The shard finds out as the
     /// other process is gone, or before.
     ClosedWhenQuiet { as_gone: bool },
+    /// It is to close once all is sent, and stays when what the kernel did for it has ended.
+    ClosesWhenSent,
     /// It stays, while the kernel has not ended what it does for it.
     Stays,
 }
@@ -34,6 +36,9 @@ type Simulated = Connections<(), Machine>;
 impl Leaving {
     fn has_leave(&mut self, connections: &mut Simulated) -> Result<()> {
         for conn in std::mem::take(&mut self.answered) {
+            if self.fate == Fate::ClosesWhenSent {
+                connections.close(conn, CloseMode::Graceful, CloseReason::Local)?;
+            }
             connections.prepare_to_leave(conn)?;
             match self.fate {
                 Fate::Closed(mode) => connections.close(conn, mode, CloseReason::Local)?,
@@ -46,7 +51,7 @@ impl Leaving {
                     }
                     assert_eq!(connections.has_paused_reads(conn), stops);
                 }
-                Fate::ClosedWhenQuiet { .. } => {
+                Fate::ClosedWhenQuiet { .. } | Fate::ClosesWhenSent => {
                     self.leaving.push(conn);
                     continue;
                 }
@@ -60,6 +65,10 @@ impl Leaving {
         for conn in std::mem::take(&mut self.leaving) {
             if connections.readiness_to_leave(conn)? == ReadinessToLeave::NotYet {
                 self.leaving.push(conn);
+                continue;
+            }
+            if self.fate == Fate::ClosesWhenSent {
+                connections.stays(conn)?;
                 continue;
             }
             assert!(connections.pending_bytes(conn) < ANSWER, "the kernel does not send any more");
@@ -197,8 +206,10 @@ fn what_a_connection_had_to_send_holds_no_slot_once_it_has_ended() {
 fn a_connection_that_stays_is_sent_all() {
     with_seeds(2, |seed| {
         for room in [0, 100] {
-            let heard = leave(seed, Fate::Stays, room);
-            assert!(heard.iter().all(|heard| *heard == ANSWER), "{heard:?} with room for {room}");
+            for fate in [Fate::Stays, Fate::ClosesWhenSent] {
+                let heard = leave(seed, fate, room);
+                assert!(heard.iter().all(|heard| *heard == ANSWER), "{fate:?}: {heard:?} with room for {room}");
+            }
         }
     });
 }

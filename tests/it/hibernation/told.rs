@@ -71,7 +71,7 @@ fn a_service_is_told_of_each_sleep_and_each_wake() {
     in_own_network(|| {
         let port = free_ports(1);
         let builder = Library::builder().bind(Ipv4Addr::LOCALHOST).ports(Ports::new(port, 1).unwrap());
-        let builder = builder.cores(Cores::Count(1)).max_connections(100).hibernate(Duration::from_millis(100));
+        let builder = builder.cores(Cores::Count(1)).max_connections(100).hibernate(Duration::from_millis(400));
         let (sender, all) = channel();
         let server = builder.start(move |_| Recorder { told: sender.clone(), conn: None }).unwrap();
         let next = || all.recv_timeout(PATIENCE).unwrap();

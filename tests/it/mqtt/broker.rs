@@ -27,12 +27,15 @@ pub struct Rules {
     pub pushes: Option<&'static str>,
     /// Sends each message of this topic again at quality of service 1, and says so.
     pub repeats: Option<&'static str>,
+    /// Acknowledges nothing that this client publishes to this topic.
+    pub ignores: Option<(&'static str, &'static str)>,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
         let greets = v5::Connack::new(false, v5::ConnectReasonCode::Success);
-        Rules { piece: usize::MAX, greets, bars: None, mixes_up: false, ends: None, pushes: None, repeats: None }
+        let (bars, ends, pushes, repeats, ignores) = Default::default();
+        Rules { piece: usize::MAX, greets, bars, mixes_up: false, ends, pushes, repeats, ignores }
     }
 }
 
@@ -43,6 +46,8 @@ pub struct Seen {
     /// Topic filters of each SUBSCRIBE.
     pub subscriptions: Vec<Vec<String>>,
     pub messages: u64,
+    /// Of these, those of each topic.
+    pub topics: BTreeMap<String, u64>,
     /// Messages that it delivered at quality of service 1, and how many were acknowledged.
     pub delivered: u64,
     pub acknowledged: u64,
@@ -207,6 +212,7 @@ impl Connection {
             }
             v5::Packet::Publish(publish) => {
                 seen.messages += 1;
+                *seen.topics.entry(publish.topic_name.to_string()).or_default() += 1;
                 drop(seen);
                 return self.publish(publish);
             }
@@ -223,7 +229,8 @@ impl Connection {
     fn publish(&mut self, publish: v5::Publish) -> bool {
         let shared = self.shared.clone();
         let rules = &shared.rules;
-        if let Some(pid) = publish.qos_pid.pid() {
+        let ignored = rules.ignores.is_some_and(|ignores| ignores == (&*self.client, &*publish.topic_name));
+        if let Some(pid) = publish.qos_pid.pid().filter(|_| !ignored) {
             self.say(&v5::Packet::Puback(v5::Puback::new_success(pid)));
         }
         self.published += 1;

@@ -14,7 +14,7 @@ fn a_successor_that_fails_gives_back_what_sleeps() {
         // The slots that become free are for sockets that come, and it has no descriptors for these.
         limit_descriptors(successor.pid(), 3);
         drop(talking);
-        successor.wait().fails_with(3, &["take over at", "EMFILE"]);
+        successor.wait().fails_with(3, &["take over at", "EMFILE", "ulimit -Hn"]);
         eventually("the server says so", || server.running.err().contains("the later server is gone"));
         audit(&mut silent, "still there");
         audit(&mut house.crowd(10), "newcomers");

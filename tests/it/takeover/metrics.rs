@@ -38,6 +38,7 @@ fn no_scrape_is_lost_while_servers_change() {
         let mut server = house.server("");
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _ends = SetAtEnd(&over);
             let scrape_on = || {
                 while !over.load(Ordering::Relaxed) {
                     let text = scrape(AT);

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use c1m::{ConnId, Cores, Ctx, Mailbox, Ports, Reply, Server as Library, ServerEvent, Service, ShardCounters};
+use c1m::{
+    Broadcast, ConnId, Cores, Ctx, Mailbox, Ports, Reply, Server as Library, ServerEvent, Service, ShardCounters,
+};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -98,6 +100,7 @@ fn services_hand_over(ip: IpAddr, sleeps: bool) {
     std::thread::sleep(Duration::from_millis(150));
     let (pushing, over) = (first.mailbox(), AtomicBool::new(false));
     let second = std::thread::scope(|scope| {
+        let _ends = SetAtEnd(&over);
         let pusher = scope.spawn(|| {
             // As fast as the mailbox takes them, and to no receiver once it is closed.
             while !over.load(Ordering::Relaxed) {
@@ -136,8 +139,12 @@ fn services_hand_over_what_they_know_of_sleepers() {
     in_own_network(|| services_hand_over(Ipv4Addr::LOCALHOST.into(), true));
 }
 
-/// Sends something to all connections in each of its turns, once it has a mailbox of its own.
-struct Restless(Arc<OnceLock<Mailbox<()>>>);
+/// Sends something to all connections in each of its turns, once it has a mailbox of its own: to each of them, or by
+/// broadcasts, of which one is always under way.
+struct Restless {
+    mailbox: Arc<OnceLock<Mailbox<()>>>,
+    broadcasts: bool,
+}
 
 impl Service for Restless {
     type State = ();
@@ -148,9 +155,13 @@ impl Service for Restless {
     }
 
     fn message(&mut self, ctx: &mut Ctx<'_, ()>, (): ()) {
-        let all: Vec<ConnId> = ctx.connections().map(|(conn, ())| conn).collect();
-        all.into_iter().for_each(|conn| ctx.send(conn, b"."));
-        if let Some(mailbox) = self.0.get() {
+        if self.broadcasts {
+            while ctx.broadcasts() < 3 && ctx.broadcast(Broadcast::to_all(*b".")).is_ok() {}
+        } else {
+            let all: Vec<ConnId> = ctx.connections().map(|(conn, ())| conn).collect();
+            all.into_iter().for_each(|conn| ctx.send(conn, b"."));
+        }
+        if let Some(mailbox) = self.mailbox.get() {
             mailbox.try_send(0, ()).unwrap();
         }
     }
@@ -161,8 +172,9 @@ impl Service for Restless {
 }
 
 /// Connections on which something is sent without a pause leave all the same.
-fn a_restless_service_hands_over(sleeps: bool) {
-    const PEERS: u64 = 100;
+fn a_restless_service_hands_over(sleeps: bool, broadcasts: bool) {
+    // One pass sends to 128 recipients, so a broadcast takes several.
+    const PEERS: u64 = 300;
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("takeover");
     let start = move |mailbox: Arc<OnceLock<Mailbox<()>>>| {
@@ -170,7 +182,7 @@ fn a_restless_service_hands_over(sleeps: bool) {
         let builder = Library::builder().bind(Ipv4Addr::LOCALHOST).ports(ports).cores(Cores::Count(1));
         let builder = builder.max_connections(1_000).takeover(path.clone());
         let builder = if sleeps { builder.hibernate(Duration::from_millis(100)) } else { builder };
-        builder.start(move |_| Restless(mailbox.clone())).unwrap()
+        builder.start(move |_| Restless { mailbox: mailbox.clone(), broadcasts }).unwrap()
     };
     let restless = Arc::new(OnceLock::new());
     let first = start(restless.clone());
@@ -195,10 +207,16 @@ fn a_restless_service_hands_over(sleeps: bool) {
 
 #[test(Network)]
 fn a_service_that_sends_all_the_time_hands_over() {
-    in_own_network(|| a_restless_service_hands_over(false));
+    in_own_network(|| a_restless_service_hands_over(false, false));
 }
 
 #[test(Network, Hibernation)]
 fn a_service_that_sends_to_sleepers_all_the_time_hands_over() {
-    in_own_network(|| a_restless_service_hands_over(true));
+    in_own_network(|| a_restless_service_hands_over(true, false));
+}
+
+/// Where one broadcast is always under way, no new one is taken for a moment.
+#[test(Network)]
+fn a_service_that_broadcasts_all_the_time_hands_over() {
+    in_own_network(|| a_restless_service_hands_over(false, true));
 }

@@ -82,6 +82,7 @@ fn tls_in_turn(arguments: &str) {
     }
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = SetAtEnd(&over);
         let talk = scope.spawn(|| {
             let mut round = 0;
             while !over.load(Ordering::Relaxed) {
@@ -275,6 +276,7 @@ fn publications_reach_everybody_once(arguments: &str) {
     eventually("all have come", || counts(&server.running).0 == SUBSCRIBERS + 2);
     let (over, published) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _ends = SetAtEnd(&over);
         let publish = |mut publisher: WebSocket<TcpStream>, name: usize| {
             let mut number = 0;
             while !over.load(Ordering::Relaxed) {

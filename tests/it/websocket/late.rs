@@ -5,6 +5,63 @@ use std::time::Instant;
 use super::*;
 use crate::support::write_unread;
 
+/// What comes within this time is in time, on a machine that is busy with other things too.
+const IN_TIME: Duration = Duration::from_secs(5);
+
+#[test]
+fn peers_that_are_slow_or_say_nothing_are_ended() {
+    let mut limits = WebSocketLimits::default();
+    (limits.message_time, limits.close_time) = (IN_TIME, IN_TIME);
+    limits.http.request_time = IN_TIME;
+    let here = Here::start(limits);
+    // Nothing is asked for at all; a request that is never complete.
+    let [mut silent, mut slow] = [(); 2].map(|()| Bare::connect(here.port));
+    slow.say(&REQUEST[..50]);
+    // A message that is never complete.
+    let (mut never, _) = here.open();
+    never.say(&text("never")[..8]);
+    // A message that is complete takes its deadline with it.
+    let (mut patient, _) = here.open();
+    patient.say(&text("in two pieces")[..8]);
+    patient.say(&text("in two pieces")[8..]);
+    assert_eq!(patient.hear(), (Opcode::Text, b"in two pieces".to_vec()));
+    // A close that is never answered.
+    let (mut closed, _) = here.open();
+    closed.say(&text("close"));
+    assert_eq!(closed.hear(), (Opcode::Close, 1012u16.to_be_bytes().to_vec()));
+    silent.ends();
+    assert!(slow.head().starts_with("HTTP/1.1 408 "));
+    never.closed(1008);
+    closed.ends();
+    let told = [here.next(), here.next()];
+    assert!(told.contains(&Told::Failed(Fault::Late)) && told.contains(&Told::Local(false)), "{told:?}");
+    // A deadline of the service's own.
+    let (mut bare, _) = here.open();
+    bare.say(&text("deadline"));
+    let (opcode, payload) = bare.hear();
+    assert_eq!((opcode, &payload[..2]), (Opcode::Close, &1008u16.to_be_bytes()[..]));
+    bare.say(&frame(Opcode::Close, true, &1008u16.to_be_bytes()));
+    assert_eq!(here.next(), Told::Local(true));
+    patient.say(&text("still here"));
+    assert_eq!(patient.hear(), (Opcode::Text, b"still here".to_vec()));
+    let counters = &here.server.as_ref().unwrap().counters()[0];
+    assert_eq!((counters.requests_late, counters.messages_late, counters.closes_unanswered), (1, 1, 1));
+}
+
+/// A message of which a part has come has its time from when the service has no deadline any more.
+#[test]
+fn a_message_is_late_behind_a_deadline_that_was_taken_back() {
+    let mut limits = WebSocketLimits::default();
+    limits.message_time = IN_TIME;
+    let here = Here::start(limits);
+    let (mut bare, conn) = here.open();
+    bare.say(&[text("in an hour"), frame(Opcode::Text, false, b"never"), frame(Opcode::Ping, true, b"?")].concat());
+    assert_eq!(bare.hear(), (Opcode::Pong, b"?".to_vec()));
+    here.server.as_ref().unwrap().mailbox().send(0, (conn, "whenever")).unwrap();
+    assert_eq!(here.next(), Told::Failed(Fault::Late));
+    bare.closed(1008);
+}
+
 /// The second half of one frame, and the first half of the next.
 fn seam(frame: &[u8]) -> Vec<u8> {
     let half = frame.len() / 2;

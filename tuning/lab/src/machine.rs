@@ -53,7 +53,7 @@ pub struct Machine {
     /// Connections proved in all audits.
     proved: u64,
     /// The most that `live` ever was.
-    most_live: u64,
+    pub most_live: u64,
     /// Sockets of its system, less the listeners, at most.
     pub most_held: u64,
     /// What its server holds is known from its sockets alone.

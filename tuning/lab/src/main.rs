@@ -139,8 +139,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     lead::say(&text);
     let page = page::page(&report)?;
     keep(&folder, &report, &text, page.as_deref())?;
-    if let (Some(output), Some(page)) = (drawn, page) {
-        output.write(page.as_bytes())?;
+    match (drawn, page) {
+        (Some(output), Some(page)) => output.write(page.as_bytes())?,
+        (Some(_), None) => lead::say("there is no page: no client told what it came to"),
+        (None, _) => {}
     }
     Ok(report.held)
 }

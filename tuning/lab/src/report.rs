@@ -128,7 +128,8 @@ impl Report {
             setting,
             requested: plan.connections(),
             live,
-            most_held: server.most_held,
+            // Sleeping connections have no sockets.
+            most_held: server.most_held.max(server.most_live),
             doctor: server.doctor.clone(),
             failed: lab.machines.iter().skip(1).map(|client| client.failed).fold(0, u64::saturating_add),
             held,
@@ -189,6 +190,12 @@ fn verdict(
         if lost > 0 {
             short.push(format!("{} connections of the others did not survive the kill", count(lost)));
         }
+    }
+    // Those of the client that is killed later are in what it told before.
+    let of_client = |client: &Machine| client.document.as_ref().and_then(|told| told["failed"].as_u64()).unwrap_or(0);
+    let failed = lab.machines.iter().skip(1).map(of_client).fold(0, u64::saturating_add);
+    if failed > 0 {
+        short.push(format!("{} connections failed", count(failed)));
     }
     let wanted = LEAST_FREE.0.min((plan.server.memory_mib << 20) / LEAST_FREE.1);
     if least < wanted {

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bench_support::compare::{Others, Quiet, ServerProcess, thousands};
+use bench_support::contract::{Target, pin};
 use bench_support::memory::{Memory, bare_end};
 use bench_support::peers::Server;
-use bench_support::contract::Target;
 use bench_support::reference::client;
 use bench_support::samples::{Failure, Figures, Run, Table, in_turns};
 use bench_support::sys;
@@ -218,7 +218,7 @@ impl Bench {
     /// Memory of connections that are silent for most of the time, and processor time of their messages. The connections of
     /// c1m sleep between two messages.
     pub fn sparse(&self) -> Table {
-        let wanted = self.effort.idle_connections;
+        let (wanted, placement) = (self.effort.idle_connections, &PLACEMENTS[0]);
         let columns = [
             ("cpu", "server µs CPU each message", 1),
             ("user", "user bytes", 0),
@@ -227,31 +227,35 @@ impl Bench {
         ];
         let every = Duration::from_secs_f64(SPARSE_INTERVAL.as_secs_f64() / SPARSE_CONNECTIONS);
         let title = format!(
-            "{} connections, each with a message every {:.1} s after which c1m's sleep, one core",
+            "{} connections, each with a message every {:.1} s after which c1m's sleep, {}",
             thousands(wanted as f64),
-            (every * wanted as u32).as_secs_f64()
+            (every * wanted as u32).as_secs_f64(),
+            placement.name
         );
         let bare = bare_end(SERVER, wanted);
-        let setting = Setting { cores: &[0], ours: &["--hibernate", "1s"] };
+        let setting = Setting { cores: placement.server, ours: &["--hibernate", "1s"] };
         self.table(title, wanted, &columns, setting, |server, count| {
             let before = Memory::now(server);
             let mut ends = dial(count);
             pause(ASLEEP_BY);
             let mut figures = before.growth(server, count, bare);
             let mut latency = Latency::new().map_err(|error| error.to_string())?;
-            let (cpu, began) = (server.cpu_time(), Instant::now());
             let messages = (self.effort.sparse_time.as_secs_f64() / every.as_secs_f64()) as u32;
-            for nth in 0..messages {
-                let intended = began + every * nth;
-                pause(intended.saturating_duration_since(Instant::now()));
-                let at = nth as usize % count;
-                if nth % MESSAGES_PER_RECONNECT == MESSAGES_PER_RECONNECT - 1 {
-                    ends[at] = connect(at);
+            // On the server's core the client would take turns with the server, which is woken there to send to it.
+            let spent = on_core(placement.client[0], || {
+                let (cpu, began) = (server.cpu_time(), Instant::now());
+                for nth in 0..messages {
+                    let intended = began + every * nth;
+                    pause(intended.saturating_duration_since(Instant::now()));
+                    let at = nth as usize % count;
+                    if nth % MESSAGES_PER_RECONNECT == MESSAGES_PER_RECONNECT - 1 {
+                        ends[at] = connect(at);
+                    }
+                    say(&mut ends[at], nth as usize);
+                    latency.record(intended.elapsed());
                 }
-                say(&mut ends[at], nth as usize);
-                latency.record(intended.elapsed());
-            }
-            let spent = server.cpu_time().saturating_sub(cpu);
+                server.cpu_time().saturating_sub(cpu)
+            });
             figures.insert("cpu", spent.as_secs_f64() * 1e6 / f64::from(messages));
             figures.insert("p99", latency.percentile(99.0) as f64 / 1e3);
             reset(ends);
@@ -428,6 +432,16 @@ fn reset(ends: Vec<TcpStream>) {
     for end in &ends {
         SockRef::from(end).set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set on a TCP socket");
     }
+}
+
+/// Does something on a thread of its own that stays on this core.
+fn on_core<T: Send>(core: usize, act: impl FnOnce() -> T + Send) -> T {
+    let pinned = || {
+        pin(core);
+        act()
+    };
+    let ended = thread::scope(|scope| scope.spawn(pinned).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Lets time pass: what is measured is what happens meanwhile.

@@ -51,9 +51,9 @@ fn compare_all(arguments: &Arguments) {
     let peers = arguments.comparison.chosen(&PEERS);
     let folder = new_folder(&arguments.out);
     let rounds = rounds.map_or(if *quick { 1 } else { 5 }, |rounds| rounds as usize);
+    let _turn = compare::our_turn();
     let bench = Bench::new(programs.clone(), &folder, Effort::of(*quick));
     let mut tables = bench.tables();
-    let _turn = compare::our_turn();
     let quiet = Quiet::now();
     in_turns(&peers, rounds, |round, peer| {
         let run = bench.run(peer);

@@ -208,12 +208,13 @@ impl Entry {
     }
 
     /// The words that change, in the order in which they are written. An entry that begins to be all that is kept of its
-    /// connection says so last, and one that is no longer says so first. So does one whose connection is not away any more: its
-    /// place is another process's from then on.
+    /// connection says so last, and one that is no longer says so first. So does one whose connection came back from being away.
+    /// One whose connection has ended away says so last: its place is another process's from then on.
     pub fn changes(&self, before: &Entry) -> impl Iterator<Item = (usize, u64)> + use<> {
         let (old, new) = (before.words(), self.words());
         let (was, is) = (before.whereabouts(), self.whereabouts());
-        let is_first = was.is_kept() && !is.is_kept() || was == Whereabouts::Away && is != Whereabouts::Away;
+        let came_back = was == Whereabouts::Away && !matches!(is, Whereabouts::Away | Whereabouts::Over);
+        let is_first = was.is_kept() && !is.is_kept() || came_back;
         let [first, last] = [is_first, !is_first].map(|here| here.then_some(MODE));
         let others = (0..WORDS).filter(|at| *at != MODE);
         let order = first.into_iter().chain(others).chain(last);
@@ -286,5 +287,21 @@ impl Addresses {
     pub fn of([a, b, c, d]: [u64; ADDRESS_WORDS]) -> Addresses {
         let whole = |low: u64, high: u64| (u128::from(low) | u128::from(high) << 64).to_ne_bytes();
         Addresses([whole(a, b), whole(c, d)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another process frees the entry once it says that its connection has ended, and may give it to a newcomer at once.
+    #[test]
+    fn an_entry_that_ends_away_says_so_last() {
+        let mut away = Entry { generation: 7, ..Entry::default() };
+        away.move_to(Whereabouts::Away);
+        let mut over = Entry { generation: 8, ..away };
+        over.move_to(Whereabouts::Over);
+        let order: Vec<usize> = over.changes(&away).map(|(at, _)| at).collect();
+        assert_eq!((order.len(), order.last()), (2, Some(&MODE)));
     }
 }
