@@ -125,6 +125,7 @@ impl<M: Machine> Steps<M> {
                     Behind::Part if incoming.len() <= self.longest => return Ok(None),
                     Behind::Part => Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge),
                     Behind::TooLong => Error::PeerSentOversizedRecord,
+                    Behind::NoRecord => Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion),
                 },
                 Next::Closed => return Err(TlsFailure::PeerAlert(Alert::CLOSE_NOTIFY)),
                 Next::Over => return self.finish(tickets).map(Some),
@@ -260,19 +261,21 @@ fn alert_in(record: &[u8]) -> Option<Option<Alert>> {
 
 /// What is behind the bytes that rustls has seen.
 enum Behind {
-    /// A record of this length, or what cannot be one: rustls refuses it.
+    /// A record of this length.
     Record(usize),
     /// A part of a record, or nothing.
     Part,
     /// A record that is too long. rustls would wait for its end.
     TooLong,
+    /// What cannot be one. rustls knows the versions of SSL 2 and of DTLS too, and would wait for the end of such records.
+    NoRecord,
 }
 
 fn behind(bytes: &[u8]) -> Behind {
     let Some(header) = bytes.first_chunk::<{ HEADER }>() else { return Behind::Part };
     let length = HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
     if !(20..=24).contains(&header[0]) || header[1] != 3 {
-        Behind::Record(bytes.len())
+        Behind::NoRecord
     } else if length > LARGEST_RECORD {
         Behind::TooLong
     } else if length > bytes.len() {
