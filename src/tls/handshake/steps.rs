@@ -228,9 +228,20 @@ fn tell<M: Machine>(machine: &mut M, incoming: &mut Vec<u8>, last: usize, outgoi
     // it looks at the last record again or behind it.
     incoming.resize(incoming.len() + HEADER, 0);
     incoming[last..].fill(NO_RECORD);
-    _ = machine.process(incoming);
+    for _ in 0..MOST_PASSED_OVER {
+        let UnbufferedStatus { discard, state, .. } = machine.process(incoming);
+        // A message behind the one at which it failed, in the same record: it fails at each of them before it looks further.
+        let looks_on = state.is_err() && !machine.wants_write();
+        incoming.drain(..discard);
+        if !looks_on {
+            break;
+        }
+    }
     alert_in(transmit(machine, incoming, outgoing)).map(|alert| alert.unwrap_or(Alert::DECODE_ERROR))
 }
+
+/// Messages that are passed over for an alert. A record may have 4,096 of them, and rustls moves all that are left for each.
+const MOST_PASSED_OVER: usize = 256;
 
 /// A type of content that there is not.
 const NO_RECORD: u8 = 0xff;
