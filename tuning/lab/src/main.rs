@@ -32,7 +32,7 @@ mod walls;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use c1m::internal::command_error::{CommandError, Result};
@@ -50,6 +50,9 @@ use story::Story;
 
 /// Memory that the host needs beside the guests, in MiB.
 const HOST_MEMORY_MIB: u64 = 1024;
+
+/// How often the guests are started at most.
+const BOOTS: u32 = 4;
 
 /// How long a guest's processor stays on a core when others want it. They are more than the host has cores, and
 /// each that is translated works on megabytes of translations and tables: with turns of 3 ms, as usual, much of a
@@ -82,8 +85,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let kernel = Kernel::find(arguments.kernel.as_deref())?;
     let busybox = busybox()?;
     let tools = archive::Tools { busybox: &busybox, modules: &kernel.modules };
-    let (sender, heard) = mpsc::channel();
-    watch_signals(sender.clone())?;
+    // Until the guests listen to it a signal ends the lab at once.
+    let signals = Arc::new(Mutex::new(mpsc::channel().0));
+    watch_signals(signals.clone())?;
     c1m::internal::cli::survive_harmless_signals()?;
 
     // A wrong path is told before a long run, and not after.
@@ -122,16 +126,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if let Err(error) = c1m::internal::sys::use_batch_scheduling(TURN) {
         lead::say(&format!("guests take turns as short as usual, which costs time: {error}"));
     }
-    let started = Instant::now();
-    let mut guests = Vec::new();
-    for (number, (role, links)) in roles(&plan, &arguments.programs).into_iter().enumerate() {
-        let spec = spec(&setting, &plan, &kernel, &processor, &folder, number, links);
-        archive::write(&spec.file("cpio"), &role, &tools)?;
-        guests.push(Guest::boot(spec, number, sender.clone())?);
-    }
-    let mut lab = lead::Lab::new(plan.clone(), guests, heard, started);
-    let mut story = Story::default();
-    let ended = lab.run(&mut story);
+    let boot = |heard: &mpsc::Sender<Heard>| {
+        let mut guests = Vec::new();
+        for (number, (role, links)) in roles(&plan, &arguments.programs).into_iter().enumerate() {
+            let spec = spec(&setting, &plan, &kernel, &processor, &folder, number, links);
+            archive::write(&spec.file("cpio"), &role, &tools)?;
+            guests.push(Guest::boot(spec, number, heard.clone())?);
+        }
+        Ok(guests)
+    };
+    let Led { lab, story, ended, started } = lead_all(&plan, &signals, boot)?;
     let report = Report::of(setting, &plan, &lab, story, ended, started.elapsed().as_secs_f64());
     drop(lab);
     let report = report?;
@@ -169,17 +173,50 @@ fn busybox() -> Result<PathBuf> {
     found.ok_or_else(|| CommandError::host("no busybox", "the guests have no other programs", "run tuning/lab/setup"))
 }
 
-fn watch_signals(sender: mpsc::Sender<Heard>) -> Result<()> {
+fn watch_signals(heard: Arc<Mutex<mpsc::Sender<Heard>>>) -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(c1m::internal::sys::ending_signals())
         .map_err(|e| CommandError::bug(format!("watching signals: {e}")))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if sender.send(Heard::Signal).is_err() {
+            if heard.lock().unwrap_or_else(PoisonError::into_inner).send(Heard::Signal).is_err() {
                 std::process::exit(128 + signal);
             }
         }
     });
     Ok(())
+}
+
+/// A run that has ended.
+struct Led {
+    lab: lead::Lab,
+    story: Story,
+    ended: std::result::Result<(), lead::Failure>,
+    started: Instant,
+}
+
+/// Boots the guests and leads them through a run. Where the clock of one runs at another speed, all are started again. What the
+/// guests before say as they end is not heard any more.
+fn lead_all(
+    plan: &Plan,
+    signals: &Mutex<mpsc::Sender<Heard>>,
+    boot: impl Fn(&mpsc::Sender<Heard>) -> Result<Vec<Guest>>,
+) -> Result<Led> {
+    let mut boots = 1;
+    loop {
+        let (sender, heard) = mpsc::channel();
+        *signals.lock().unwrap_or_else(PoisonError::into_inner) = sender.clone();
+        let started = Instant::now();
+        let mut lab = lead::Lab::new(plan.clone(), boot(&sender)?, heard, started);
+        let mut story = Story::default();
+        let ended = lab.run(&mut story);
+        match &ended {
+            Err(lead::Failure { guest: Some(place), wall: wall @ walls::Wall::Clock(_) }) if boots < BOOTS => {
+                lead::say(&format!("{}: {wall}; all are started again", lab.name(*place)));
+            }
+            _ => return Ok(Led { lab, story, ended, started }),
+        }
+        boots += 1;
+    }
 }
 
 /// A new folder for the logs of this run.

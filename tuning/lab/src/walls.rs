@@ -13,6 +13,8 @@ pub enum Wall {
     Panic(String),
     /// A network card took no more packets.
     Link(String),
+    /// Its clock runs at another speed: it measured its processor's counter on a busy host.
+    Clock(String),
     /// Nothing came of its boot.
     NoBoot(Duration),
     /// Next to nothing moved any more.
@@ -33,6 +35,7 @@ impl fmt::Display for Wall {
             Wall::OutOfMemory(line) => write!(f, "out of memory: the kernel killed a process ({line})"),
             Wall::Panic(line) => write!(f, "the kernel panicked ({line})"),
             Wall::Link(line) => write!(f, "a network card stopped sending ({line})"),
+            Wall::Clock(line) => write!(f, "its clock runs at another speed ({line})"),
             Wall::NoBoot(limit) => write!(f, "it did not boot: nothing moved for {} s", limit.as_secs()),
             Wall::Stalled(what, limit) => write!(f, "{what}: next to nothing moved for {} s", limit.as_secs()),
             Wall::Exited(code) => write!(f, "its program ended with code {code}"),
@@ -48,7 +51,8 @@ type Told = fn(String) -> Wall;
 
 /// The kernel's own words, and what they mean. The first that matches wins, so those that cause
 /// others stand first.
-const FATAL: [(&str, Told); 5] = [
+const FATAL: [(&str, Told); 6] = [
+    ("calibration deviates from", Wall::Clock),
     ("Out of memory: Killed process", Wall::OutOfMemory),
     ("Out of memory and no killable processes", Wall::OutOfMemory),
     ("Memory cgroup out of memory", Wall::OutOfMemory),
@@ -115,6 +119,10 @@ mod tests {
         let Some(Wall::Panic(line)) = fatal(PANIC, None) else { panic!("no wall") };
         assert!(line.starts_with("Kernel panic - not syncing: IO-APIC + timer doesn't work!"), "{line}");
         assert_eq!((fatal(WELL, None), notes(WELL)), (None, Vec::new()));
+        // Of a guest that was started while both cores of its host were busy.
+        let fast = "[    0.004000] tsc: PIT calibration deviates from HPET: 188179 2443225\n[    0.004000] tsc: Detected 188.179 MHz";
+        let Some(Wall::Clock(line)) = fatal(fast, None) else { panic!("no wall") };
+        assert_eq!(line, "tsc: PIT calibration deviates from HPET: 188179 2443225");
     }
 
     #[test]
