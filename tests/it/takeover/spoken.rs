@@ -64,12 +64,14 @@ fn record(stream: &mut Secure, text: &str) -> Vec<u8> {
 }
 
 /// Three servers of TLS take each other's place, while some connections talk without a pause and change their keys, others
-/// say nothing, and one is within a record. Every byte is checked, and every record is by rustls.
-fn tls_in_turn(arguments: &str) {
+/// say nothing, and one is within a record. Every byte is checked, and every record is by rustls. With `is_old` all speak TLS 1.2,
+/// which has no change of keys.
+fn tls_in_turn(arguments: &str, is_old: bool) {
     let authority = Authority::new();
     let signed = authority.sign("server", &["localhost"]);
     let house = House::new(Ipv4Addr::LOCALHOST.into(), &format!("{} {arguments}", signed.server()));
-    let configs = ["AES_128_GCM", "AES_256_GCM", "CHACHA20"].map(|suite| Arc::new(authority.client(Some(suite))));
+    let configs = ["AES_128_GCM", "AES_256_GCM", "CHACHA20"]
+        .map(|suite| Arc::new(if is_old { authority.old_client(Some(suite)) } else { authority.client(Some(suite)) }));
     let mut server = house.server("--stats-interval 20ms");
     let crowd = |count: usize| (0..count).map(|number| house.secure(number, &configs[number % 3])).collect::<Vec<_>>();
     let (mut silent, mut talking) = (crowd(30), crowd(18));
@@ -87,7 +89,7 @@ fn tls_in_turn(arguments: &str) {
             let mut round = 0;
             while !over.load(Ordering::Relaxed) {
                 for (number, stream) in talking.iter_mut().enumerate() {
-                    if (round + number) % 5 == 0 {
+                    if (round + number) % 5 == 0 && !is_old {
                         stream.conn.refresh_traffic_keys().unwrap();
                     }
                     says(stream, &format!("round {round} of {number}"));
@@ -136,12 +138,22 @@ fn tls_in_turn(arguments: &str) {
 
 #[test(Network)]
 fn tls_connections_go_from_server_to_server() {
-    in_own_network(|| tls_in_turn(""));
+    in_own_network(|| tls_in_turn("", false));
+}
+
+#[test(Network)]
+fn connections_of_tls_1_2_go_from_server_to_server() {
+    in_own_network(|| tls_in_turn("--tls-min 1.2", true));
+}
+
+#[test(Network, Hibernation)]
+fn sleeping_connections_of_tls_1_2_go_from_server_to_server() {
+    in_own_network(|| tls_in_turn("--tls-min 1.2 --hibernate 200ms", true));
 }
 
 #[test(Network, Hibernation)]
 fn tls_connections_that_sleep_go_from_server_to_server() {
-    in_own_network(|| tls_in_turn("--hibernate 200ms"));
+    in_own_network(|| tls_in_turn("--hibernate 200ms", false));
 }
 
 /// The secrets of sleeping connections were in the process that was killed, and so was what a message had come to: they
