@@ -79,8 +79,9 @@ impl Pattern {
             (position.part, position.at) = (position.part + 1, 0);
         }
         *position = Position::default();
-        // A star at the end stands for the rest too. The next message may be sent before that would be heard.
-        let used = if self.open_end { bytes.len() } else { used };
+        // A star at the end stands for the rest too. The next message may be sent before that would be heard. Of a pattern that is
+        // empty each byte is an answer.
+        let used = if self.open_end { bytes.len() } else { used.max(1) };
         Heard { used, verdict: Verdict::Proof }
     }
 
