@@ -84,11 +84,11 @@ fn epoll_ramp(connections: usize) -> f64 {
 fn c1m_ramp(connections: usize) -> f64 {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let report = directory.path().join("ramp.json");
-    let cores = CORES.map(|core| core.to_string()).join(",");
+    let [_, first_port, ports, cores] = Contract::new(TARGET, &CORES).words();
     let mut command = Command::new("taskset");
     command.args(["--cpu-list", &cores, env!("CARGO_BIN_EXE_c1m")]);
-    command.args(["client", "--target-ip", "127.0.0.1", "--port", &TARGET.first_port.to_string()]);
-    command.args(["--ports", &TARGET.ports.to_string(), "--connections", &connections.to_string()]);
+    command.args(["client", "--target-ip", "127.0.0.1", "--port", &first_port]);
+    command.args(["--ports", &ports, "--connections", &connections.to_string()]);
     command.args(["--concurrency", &CONCURRENCY.to_string(), "--hold", "0s", "--audit", "echo", "--close", "rst"]);
     command.arg("--json").arg(&report);
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -27,8 +27,7 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
     let goal = arguments.goal.goal(&host)?;
     let settings = walls::settings(&host, &goal);
     let limits = walls::limits(&goal);
-    let unread = walls::unread(&host, &goal);
-    let mut text = shown(&settings, limits.filter(|_| arguments.persist), &unread, &goal);
+    let mut text = shown(&host, &settings, limits.filter(|_| arguments.persist), &goal);
     if arguments.profile == Profile::Extreme {
         text += &shown_boot(&goal);
     }
@@ -53,10 +52,10 @@ pub fn run(arguments: &TuneArguments) -> Result<Ended> {
 }
 
 /// The settings, each as a diff with its reason. Writing to a String cannot fail, so the results of `writeln!` are dropped.
-fn shown(settings: &[Setting], limits: Option<Limits>, unread: &[&str], goal: &Goal) -> String {
+fn shown(host: &Host, settings: &[Setting], limits: Option<Limits>, goal: &Goal) -> String {
     let mut out = String::new();
     if settings.is_empty() {
-        let unread = match unread {
+        let unread = match walls::unread(host, goal).as_slice() {
             [] => String::new(),
             walls => format!("; not readable here, and so not looked at: {}", walls.join(", ")),
         };

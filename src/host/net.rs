@@ -133,6 +133,11 @@ impl SourcePorts {
         SourcePorts { range: self.range.clone(), reserved: joined(all) }
     }
 
+    /// The reserved ports of a text as the kernel writes or takes it, in order and without overlaps. What is no port is passed over.
+    pub fn reserved_in(text: &str) -> Vec<RangeInclusive<u64>> {
+        joined(text.split(',').filter_map(parse_range).collect())
+    }
+
     /// The reserved ports as the kernel writes them: `80,8888-8987`.
     pub fn reserved_text(&self) -> String {
         let text = |ports: &RangeInclusive<u64>| match (ports.start(), ports.end()) {
@@ -191,7 +196,7 @@ impl Host {
             _ => return None,
         };
         let reserved = self.sysctl_text("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
-        Some(SourcePorts { range, reserved: joined(reserved.split(',').filter_map(parse_range).collect()) })
+        Some(SourcePorts { range, reserved: SourcePorts::reserved_in(&reserved) })
     }
 
     /// The source ports for these routes; `None` when the range cannot be read or is not a range.
@@ -536,7 +541,7 @@ mod tests {
             prop_assert_eq!(ports.covers(&(first..=first + more)), (first..=first + more).filter(free).count() as u64);
             prop_assert_eq!(ports.reserving(first..=first + more).covers(&(first..=first + more)), 0);
             let text = ports.reserved_text();
-            prop_assert_eq!(joined(text.split(',').filter_map(parse_range).collect()), ports.reserved);
+            prop_assert_eq!(SourcePorts::reserved_in(&text), ports.reserved);
         }
     }
 }

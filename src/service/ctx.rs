@@ -153,7 +153,7 @@ impl<S: Default> ShardContext<S> {
     }
 
     /// Gives new broadcasts back from now on, or does not any more. While those under way wait for slots new ones are taken all the
-    /// same: nothing is won without them.
+    /// same: refusing them would not end the wait.
     pub fn refuse_broadcasts(&mut self, refuses: bool) {
         self.refuses_broadcasts = refuses;
     }

@@ -1,5 +1,9 @@
 //! Values of sysctls compared: which one gives less, and one that gives no less than two others.
 
+use std::ops::RangeInclusive;
+
+use crate::host::SourcePorts;
+
 /// The sysctl whose value is a list of ports and ranges of them.
 const RESERVED_PORTS: &str = "net.ipv4.ip_local_reserved_ports";
 
@@ -13,21 +17,15 @@ fn numbers(text: &str) -> Option<Vec<u64>> {
     text.split_whitespace().map(|word| word.parse().ok()).collect()
 }
 
-fn ports(text: &str) -> Vec<(u64, u64)> {
-    let range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
-    };
-    text.split(',').filter_map(range).collect()
-}
-
 /// Whether a value of a sysctl gives less than another one.
 pub fn is_less(name: &str, value: &str, wanted: &str) -> bool {
     match name {
         RESERVED_PORTS => {
-            let theirs = ports(value);
-            let kept = |(first, last): &(u64, u64)| theirs.iter().any(|(a, b)| a <= first && last <= b);
-            !ports(wanted).iter().all(kept)
+            let theirs = SourcePorts::reserved_in(value);
+            let kept = |ports: &RangeInclusive<u64>| {
+                theirs.iter().any(|range| range.contains(ports.start()) && range.contains(ports.end()))
+            };
+            !SourcePorts::reserved_in(wanted).iter().all(kept)
         }
         PORT_RANGE => match (numbers(value).as_deref(), numbers(wanted).as_deref()) {
             (Some([low, high]), Some([first, last])) => low > first || high < last,
@@ -48,19 +46,8 @@ pub fn higher(name: &str, wanted: &str, now: &str) -> String {
     let text = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join("\t");
     match name {
         RESERVED_PORTS => {
-            let mut all = [ports(wanted), ports(now)].concat();
-            all.sort_unstable();
-            let mut merged: Vec<(u64, u64)> = Vec::new();
-            for (first, last) in all {
-                match merged.last_mut() {
-                    Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-                    _ => merged.push((first, last)),
-                }
-            }
-            let range = |(first, last): &(u64, u64)| {
-                if first == last { first.to_string() } else { format!("{first}-{last}") }
-            };
-            merged.iter().map(range).collect::<Vec<_>>().join(",")
+            let reserved = SourcePorts::reserved_in(&format!("{wanted},{now}"));
+            SourcePorts { reserved, ..SourcePorts::DEFAULT }.reserved_text()
         }
         TIME_WAIT_REUSE => wanted.to_owned(),
         _ => match (numbers(wanted).as_deref(), numbers(now).as_deref()) {

@@ -232,14 +232,6 @@ impl Fanning {
         let place = self.publisher_of(number).checked_sub(self.own.start)?;
         self.publishers.get(place as usize).copied().flatten()
     }
-
-    /// The publication is published, or given up.
-    fn is_through(&mut self, number: u32) {
-        match self.aside.iter().position(|aside| *aside == number) {
-            Some(place) => drop(self.aside.remove(place)),
-            None => self.next = number + 1,
-        }
-    }
 }
 
 impl ClientDriver {
@@ -264,7 +256,7 @@ impl ClientDriver {
     }
 
     fn publish_due(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {
-        // Of those put aside so many wait on.
+        // How many of those put aside were looked at in this pass, and wait on.
         let mut waiting = 0;
         for _ in 0..PROBES_PER_PASS {
             let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
@@ -279,15 +271,17 @@ impl ClientDriver {
             let is_late = now.saturating_duration_since(due) >= fanout.config.wait;
             let has_room = fanout.board.has_room(number);
             let is_busy = publisher.is_some_and(|conn| self.is_busy(connections, conn));
-            if (is_busy || !has_room) && !is_late {
-                let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
-                if !has_room || waiting == MOST_ASIDE {
-                    return Ok(Schedule::At(now + AGAIN));
-                }
-                if aside.is_none() {
-                    fanout.aside.push_back(number);
-                    fanout.next = number + 1;
-                }
+            let waits = (is_busy || !has_room) && !is_late;
+            if waits && (!has_room || waiting == MOST_ASIDE) {
+                return Ok(Schedule::At(now + AGAIN));
+            }
+            let Some(fanout) = &mut self.fanout else { return Ok(Schedule::OnEvent) };
+            match aside {
+                Some(_) => drop(fanout.aside.remove(waiting)),
+                None => fanout.next = number + 1,
+            }
+            if waits {
+                fanout.aside.insert(waiting, number);
                 waiting += 1;
                 continue;
             }
@@ -306,7 +300,6 @@ impl ClientDriver {
     ) -> Result<()> {
         let since = connections.clock().now();
         let Some(fanout) = &mut self.fanout else { return Ok(()) };
-        fanout.is_through(number);
         let publisher = publisher.and_then(|conn| Some((conn, connections.state(conn)?.index)));
         let (Some((conn, index)), Some(origin)) = (publisher, fanout.board.origin_if_known()) else {
             fanout.board.never(number);

@@ -336,12 +336,7 @@ impl<S: WebSocketService> WebSocket<S> {
                 ctx.set_deadline(conn, None);
             }
             (true, true) if new => ctx.set_deadline(conn, Some(self.pen.limits.message_time)),
-            (true, false) if !ctx.has_deadline(conn) && !ctx.has_paused_reads(conn) => {
-                ctx.set_deadline(conn, Some(self.pen.limits.message_time));
-                if let Some(row) = ctx.state(conn) {
-                    row.set_timed(true);
-                }
-            }
+            (true, false) => self.pen.absent(ctx).watch(conn),
             _ => {}
         }
         None

@@ -240,7 +240,8 @@ fn tell<M: Machine>(machine: &mut M, incoming: &mut Vec<u8>, last: usize, outgoi
     alert_in(transmit(machine, incoming, outgoing)).map(|alert| alert.unwrap_or(Alert::DECODE_ERROR))
 }
 
-/// Messages that are passed over for an alert. A record may have 4,096 of them, and rustls moves all that are left for each.
+/// Messages that are passed over at most until rustls makes an alert. A record may have 4,096 of them, and rustls moves all that
+/// are left each time.
 const MOST_PASSED_OVER: usize = 256;
 
 /// A type of content that there is not.

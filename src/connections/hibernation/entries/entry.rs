@@ -209,7 +209,7 @@ impl Entry {
 
     /// The words that change, in the order in which they are written. An entry that begins to be all that is kept of its
     /// connection says so last, and one that is no longer says so first. So does one whose connection came back from being away.
-    /// One whose connection has ended away says so last: its place is another process's from then on.
+    /// One whose connection has ended away says so last: from then on another process may use the entry for a new connection.
     pub fn changes(&self, before: &Entry) -> impl Iterator<Item = (usize, u64)> + use<> {
         let (old, new) = (before.words(), self.words());
         let (was, is) = (before.whereabouts(), self.whereabouts());
