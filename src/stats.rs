@@ -163,7 +163,7 @@ counters! {
     overflows,
     /// Completions of a slot's former occupant, which the shard dropped.
     stale,
-    /// Sends that wait in the kernel because their reader is slow.
+    /// Sends that had to wait in the kernel because their reader is slow.
     parked,
     /// Times that the shard slept.
     sleeps,

@@ -58,6 +58,18 @@ fn with(bytes: &[u8], token: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| if *byte == 1 { token } else { std::slice::from_ref(byte) }).copied().collect()
 }
 
+/// Bytes of a stream with publications at most: 29 publications. More of them only take longer.
+const LONGEST_PUBLISHING: usize = 2048;
+
+/// As `with`; each byte 2 stands for a publication.
+fn publishing(bytes: &[u8], token: &[u8]) -> Vec<u8> {
+    let mut published = Vec::new();
+    Publication { run: 1, number: 2, instant: 3, length: 70 }.write(&mut published);
+    let stream = with(bytes, token);
+    let stream = stream.iter().flat_map(|byte| if *byte == 2 { &published[..] } else { std::slice::from_ref(byte) });
+    stream.copied().take(LONGEST_PUBLISHING).collect()
+}
+
 /// Frames of a server of WebSocket, and the answer to the handshake: what is replied are whole frames of a client.
 pub fn server_frames(bytes: &[u8]) {
     let mut input = Input(bytes);
@@ -87,12 +99,7 @@ pub fn pushes(bytes: &[u8]) {
     let protocol = Protocol::new("push", &Settings { role, ..Settings::default() }).unwrap();
     let mut own = Vec::new();
     protocol.ask(asked.unwrap_or(AUDIT), &mut own);
-    let publication = Publication { run: 1, number: 2, instant: 3, length: 70 };
-    let mut published = Vec::new();
-    publication.write(&mut published);
-    let stream = with(input.0, &own[FRAME_HEADER..]);
-    let stream = stream.iter().flat_map(|byte| if *byte == 2 { &published[..] } else { std::slice::from_ref(byte) });
-    assert!(judged(&protocol, asked, &stream.copied().collect::<Vec<_>>(), each).is_empty());
+    assert!(judged(&protocol, asked, &publishing(input.0, &own[FRAME_HEADER..]), each).is_empty());
 }
 
 /// Lines and messages of a NATS server. Each PING of the server is answered by a PONG, and nothing else is.
@@ -106,12 +113,7 @@ pub fn nats(bytes: &[u8]) {
     protocol.ask(asked.unwrap_or(AUDIT), &mut own);
     // Of what is published, the payload and its end: the last line.
     let payload = own.split_inclusive(|byte| *byte == b'\n').next_back().unwrap_or_default();
-    let publication = Publication { run: 1, number: 2, instant: 3, length: 70 };
-    let mut published = Vec::new();
-    publication.write(&mut published);
-    let stream = with(input.0, payload);
-    let stream = stream.iter().flat_map(|byte| if *byte == 2 { &published[..] } else { std::slice::from_ref(byte) });
-    let replied = judged(&protocol, asked, &stream.copied().collect::<Vec<_>>(), each);
+    let replied = judged(&protocol, asked, &publishing(input.0, payload), each);
     assert!(replied.chunks(6).all(|pong| pong == b"PONG\r\n"), "{replied:?}");
 }
 

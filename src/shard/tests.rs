@@ -84,7 +84,7 @@ impl Turns {
         }
         if self.closing.is_none() {
             connections.stop_listening()?;
-            self.machine.kernel(|kernel| kernel.fail_accepts());
+            self.machine.kernel(|kernel| kernel.fail_accepts(libc::EINVAL));
         }
         let closing = self.closing.get_or_insert_with(|| Closing::new(CloseMode::Immediate, Pace::UNPACED));
         let schedule = closing.turn(connections, now)?;

@@ -404,11 +404,11 @@ impl Kernel {
         self.backlog.pop_front()
     }
 
-    /// The listeners are shut down: every accept that waits fails.
-    pub fn fail_accepts(&mut self) {
+    /// Every accept that waits fails: with EINVAL, the listeners are shut down.
+    pub fn fail_accepts(&mut self, errno: i32) {
         for ring in 0..self.rings.len() {
             while let Some(token) = self.rings[ring].accepts.pop_front() {
-                self.complete(ring, token, -libc::EINVAL, 0);
+                self.complete(ring, token, -errno, 0);
             }
         }
     }

@@ -102,11 +102,13 @@ fn stats(server: &Server) -> Value {
     server.running.last_event("stats").unwrap_or_else(none)
 }
 
-/// Runs `body` with a server in each of the four places; then `check` with what the server says at its end of sleepers.
+/// Runs `body` with a server in each of five places; then `check` with what the server says at its end of sleepers. One of them
+/// listens at all addresses, where a peer of IPv4 comes to a listener of IPv6.
 pub fn everywhere(body: impl Fn(&Scene) + Sync, check: impl Fn(&Value)) {
-    for to in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+    let (four, six) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+    for (listens, to) in [(four, four), (six, six), (Ipv6Addr::UNSPECIFIED.into(), four)] {
         let ended = in_own_network(|| {
-            let server = Server::start(1, &format!("--bind {to} {SLEEP}"));
+            let server = Server::start(1, &format!("--bind {listens} {SLEEP}"));
             body(&Scene { server: &server, to: SocketAddr::new(to, server.port), is_apart: false });
             server.stop()
         });

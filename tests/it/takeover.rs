@@ -74,10 +74,15 @@ impl House {
         eventually("its ports are free", || (self.port..self.port + self.ports).all(is_free));
     }
 
-    /// A connection to one of the ports.
+    /// A connection to one of the ports. Where servers listen at all addresses, every other one is over IPv4.
     fn connect(&self, number: usize) -> TcpStream {
         let port = self.port + number as u16 % self.ports;
-        let stream = TcpStream::connect(SocketAddr::new(self.ip, port)).unwrap();
+        let ip: IpAddr = match self.ip {
+            ip if !ip.is_unspecified() => ip,
+            _ if number / usize::from(self.ports) % 2 == 0 => Ipv4Addr::LOCALHOST.into(),
+            _ => Ipv6Addr::LOCALHOST.into(),
+        };
+        let stream = TcpStream::connect(SocketAddr::new(ip, port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -240,9 +245,13 @@ fn all_accepted(document: &Value) {
     assert!(accepted.len() == 2 && !accepted.contains(&0), "{accepted:?}");
 }
 
+/// Where servers listen: at an address of IPv4, at one of IPv6, and at all of both.
+const PLACES: [IpAddr; 3] =
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
 #[test(Network, Hibernation)]
 fn servers_with_sleepers_take_each_others_place() {
-    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+    for ip in PLACES {
         in_own_network(|| in_turn(ip, "--hibernate 300ms"));
     }
 }
@@ -254,7 +263,7 @@ fn servers_with_sleepers_and_polls_take_each_others_place() {
 
 #[test(Network)]
 fn servers_take_each_others_place() {
-    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+    for ip in PLACES {
         in_own_network(|| in_turn(ip, ""));
     }
 }
@@ -431,7 +440,7 @@ fn survive_a_kill(ip: IpAddr, arguments: &str) {
 
 #[test(Network, Hibernation)]
 fn sleepers_survive_a_kill_with_a_service_manager() {
-    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+    for ip in PLACES {
         in_own_network(|| survive_a_kill(ip, "--hibernate 200ms"));
     }
 }

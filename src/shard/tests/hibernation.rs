@@ -390,7 +390,7 @@ impl Driver<Machine> for Keeper {
         if self.closing.is_none() {
             self.seen.borrow_mut().silences = self.names.iter().filter_map(|name| connections.silence(*name)).collect();
             connections.stop_listening()?;
-            self.machine.kernel(|kernel| kernel.fail_accepts());
+            self.machine.kernel(|kernel| kernel.fail_accepts(libc::EINVAL));
         }
         let (mode, rate) = self.how;
         let start = connections.clock().start(now);

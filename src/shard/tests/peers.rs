@@ -77,7 +77,13 @@ fn a_process_that_stands_still_closes_no_connection_for_silence() {
                 let peers = scene.come(50, Duration::ZERO);
                 let stops = 3 * SECOND + scene.chance.time(SECOND);
                 let to = stops + still + 20 * SECOND;
-                scene.talk(peers, 2 * SECOND, MILLI, to);
+                // The peers are suspended too, unless the process waits for a core all that time.
+                if waits {
+                    scene.talk(peers, 2 * SECOND, MILLI, to);
+                } else {
+                    scene.talk(peers.clone(), 2 * SECOND, MILLI, stops);
+                    scene.talk(peers, 2 * SECOND, stops + still, to);
+                }
                 scene.machine.stand_still(stops, still, waits);
                 let (_, seen) = scene.run(to);
                 assert_eq!(seen.counters.silent, 0, "closed after standing still for {still:?}");
@@ -376,5 +382,45 @@ fn the_doorbell_wakes_a_shard_wherever_it_sleeps() {
             scene.machine.at(at + MILLI, move |kernel| assert!(!kernel.is_ringing(), "at {at:?} it slept on"));
         }
         scene.run(2 * SECOND);
+    });
+}
+
+/// The kernel has no files for accepts. New connections wait in the backlog until the shard tries again, 100 ms later;
+/// those that stand are answered meanwhile, and the shard does not try without end.
+#[test]
+fn accepts_that_fail_for_want_of_files_are_tried_again_later() {
+    const SHORT: Duration = Duration::from_millis(50);
+    const PEERS: usize = 10;
+    with_seeds(2, |seed| {
+        for errno in [libc::ENFILE, libc::EMFILE, libc::ENOMEM, libc::ENOBUFS] {
+            let mut scene = Scene::new(seed, 400);
+            let old = scene.come(PEERS, Duration::ZERO);
+            let talk = scene.talk(old, MILLI, 20 * MILLI, 200 * MILLI);
+            scene.machine.at(SHORT, move |kernel| kernel.fail_accepts(errno));
+            scene.come(PEERS, SHORT + MILLI);
+            let (machine, seen) = scene.run(300 * MILLI);
+            assert!(talk.longest_wait(&machine) < 2 * MILLI, "those that stand wait");
+            assert_eq!(seen.opened.len(), 2 * PEERS);
+            let waited = seen.opened[PEERS] - SHORT;
+            assert!((99 * MILLI..110 * MILLI).contains(&waited), "accepts went on after {waited:?}");
+            assert_eq!(seen.counters.accept_errors, ACCEPTS, "each accept fails once");
+        }
+    });
+}
+
+/// An accept whose connection broke before it was taken is no shortage: the shard accepts on at once.
+#[test]
+fn accepts_that_fail_for_their_connection_are_no_reason_to_wait() {
+    const BROKEN: Duration = Duration::from_millis(50);
+    with_seeds(2, |seed| {
+        for errno in [libc::ECONNABORTED, libc::EPERM, libc::EPROTO] {
+            let scene = Scene::new(seed, 400);
+            scene.machine.at(BROKEN, move |kernel| kernel.fail_accepts(errno));
+            scene.come(1, BROKEN + MILLI);
+            let (_, seen) = scene.run(300 * MILLI);
+            let waited = seen.opened[0] - BROKEN;
+            assert!(waited < 5 * MILLI, "accepts went on after {waited:?}");
+            assert_eq!(seen.counters.accept_errors, 0);
+        }
     });
 }

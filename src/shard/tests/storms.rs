@@ -58,35 +58,40 @@ fn survivors_are_answered_in_a_storm_and_dismantling_takes_a_small_part_of_the_t
     });
 }
 
-/// There are no rests if no connection has messages, or if new connections need the memory or the slots.
+/// There are no rests if no connection has messages, or if new connections need the memory.
 #[test]
 fn dismantling_rests_only_where_a_connection_gains_by_it() {
     with_seeds(2, |seed| {
-        for way in ["nobody talks", "memory is short", "all slots are taken"] {
+        for talks in [false, true] {
             let (mut scene, survivors, others) = before_the_storm(seed);
-            match way {
-                "nobody talks" => {}
-                "memory is short" => {
-                    let gate = AdmissionGate::default();
-                    scene.config.gate = gate.clone();
-                    scene.machine.at(STORM - MILLI, move |_| gate.set(AdmissionState::Refusing));
-                }
-                _ => {
-                    let slots = (MANY + SURVIVORS) as u32 + ACCEPTS as u32 - 1;
-                    scene.config.rings = vec![slots];
-                }
-            }
-            if way != "nobody talks" {
+            if talks {
+                let gate = AdmissionGate::default();
+                scene.config.gate = gate.clone();
+                scene.machine.at(STORM - MILLI, move |_| gate.set(AdmissionState::Refusing));
                 scene.talk(survivors, MILLI, STORM / 2, STORM + SECOND);
             }
             resets(&mut scene, others);
             let (_, seen) = scene.run(STORM + 2 * SECOND);
             let took = seen.freed(CALM, STORM) - STORM;
-            // Only until the first slots are free; then new connections have what they need.
-            if way != "all slots are taken" {
-                assert!(took < 150 * MILLI, "{way}: dismantling took {took:?}");
-            }
+            assert!(took < 150 * MILLI, "talks: {talks}: dismantling took {took:?}");
         }
+    });
+}
+
+/// There are no rests as long as new connections wait for slots.
+#[test]
+fn dismantling_does_not_rest_while_new_connections_need_the_slots() {
+    const NEWCOMERS: usize = MANY / 2;
+    with_seeds(2, |seed| {
+        let (mut scene, survivors, others) = before_the_storm(seed);
+        scene.config.rings = vec![(MANY + SURVIVORS) as u32 + ACCEPTS as u32 - 1];
+        scene.talk(survivors, MILLI, STORM / 2, STORM + SECOND);
+        resets(&mut scene, others);
+        scene.come(NEWCOMERS, STORM);
+        let (_, seen) = scene.run(STORM + 2 * SECOND);
+        let took = seen.opened[SURVIVORS + MANY + NEWCOMERS - 1] - STORM;
+        // The last one comes after 25 ms. With rests, half of them would wait for 125 ms at least.
+        assert!(took < 100 * MILLI, "new connections waited until {took:?}");
     });
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use c1m::ShardCounters;
 use socket2::SockRef;
 
 use super::ports::free_ports;
@@ -152,17 +153,17 @@ pub fn echoes(stream: &mut (impl Read + Write)) {
 /// Looks in a row at which nothing more was received until it is taken for certain.
 const LOOKS: usize = 20;
 
-/// Writes pieces, and reads nothing, until the other end receives nothing more as its answers wait; `received` tells how many
-/// bytes it has received. Returns how many pieces were begun, and what of the last one is not written.
+/// Writes pieces, and reads nothing, until the server receives nothing more as an answer waits for this peer, the only one for
+/// which one waits. Returns how many pieces were begun, and what of the last one is not written.
 pub fn write_unread(
     stream: &mut TcpStream,
     piece: impl Fn() -> Vec<u8>,
-    received: impl Fn() -> u64,
+    counters: impl Fn() -> ShardCounters,
 ) -> (usize, Vec<u8>) {
     stream.set_nonblocking(true).unwrap();
     let (mut pieces, mut rest) = (0, Vec::new());
-    let (mut before, mut looks) = (0, 0);
-    eventually("the other end receives nothing more", || {
+    let (mut before, mut looks) = ((0, 0), 0);
+    eventually("the server receives nothing more", || {
         loop {
             if rest.is_empty() {
                 (pieces, rest) = (pieces + 1, piece());
@@ -172,8 +173,10 @@ pub fn write_unread(
                 Err(error) => break assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
             }
         }
-        let now = received();
-        looks = if std::mem::replace(&mut before, now) == now { looks + 1 } else { 0 };
+        let counters = counters();
+        let now = (counters.bytes_in, counters.parked);
+        let is_still = std::mem::replace(&mut before, now) == now && counters.parked > 0;
+        looks = if is_still { looks + 1 } else { 0 };
         looks == LOOKS
     });
     stream.set_nonblocking(false).unwrap();

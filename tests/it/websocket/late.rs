@@ -127,7 +127,7 @@ fn a_message_is_not_late_while_answers_wait_for_its_peer() {
     let server = here.server.as_ref().unwrap();
     let [(mut slow, _), (mut late, _)] = [(); 2].map(|()| here.open());
     let message = || frame(Opcode::Binary, true, &[7; 50_000]);
-    let (messages, rest) = write_unread(&mut slow.0, message, || server.counters()[0].bytes_in);
+    let (messages, rest) = write_unread(&mut slow.0, message, || server.counters().remove(0));
     // Its time ends after that of the other one.
     late.say(&text("never")[..8]);
     assert_eq!(here.next(), Told::Failed(Fault::Late));

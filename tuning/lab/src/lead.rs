@@ -137,6 +137,7 @@ impl Lab {
 
     fn tell(&mut self, places: &[usize], word: &str) {
         for place in places {
+            self.machines[*place].may_end |= matches!(word, "close" | "stop");
             self.guests[*place].tell(word);
         }
     }
@@ -261,10 +262,10 @@ impl Lab {
     /// A guest or its program that ended when nobody had asked for it.
     fn gone(&mut self, place: usize) -> Option<Wall> {
         let machine = &self.machines[place];
-        match machine.exit {
-            Some(code) if code != 0 && code != 1 => Some(Wall::Exited(code)),
-            None if machine.ended => Some(Wall::Ended(self.guests[place].end())),
-            _ => None,
+        match machine.ended_early() {
+            Some(code) => Some(Wall::Exited(code)),
+            None if machine.ended && machine.exit.is_none() => Some(Wall::Ended(self.guests[place].end())),
+            None => None,
         }
     }
 

@@ -74,6 +74,8 @@ pub struct Machine {
     pub document: Option<Value>,
     /// The exit code of its program.
     pub exit: Option<i64>,
+    /// Its program was asked to close its connections, or to stop: it is to end.
+    pub may_end: bool,
     /// Its QEMU has ended.
     pub ended: bool,
     /// Its memory, as last told.
@@ -167,6 +169,12 @@ impl Machine {
         }
     }
 
+    /// The exit code of a program that ended when nobody had asked for it, or that says it could not do its work. With 1 a
+    /// client says that connections failed, which its document tells too.
+    pub fn ended_early(&self) -> Option<i64> {
+        self.exit.filter(|code| !(self.may_end && matches!(code, 0 | 1)))
+    }
+
     /// How far it has come: steps of its boot and its end, and connections opened, failed, proved, closed and
     /// gone. It grows while a run goes well. What may repeat without end (refusals, which a client answers by
     /// another connect) is no part of it.
@@ -231,6 +239,20 @@ mod tests {
         assert!(server.booted && server.ready);
         assert_eq!((server.exit, server.refused_for_memory), (Some(0), 0));
         assert_eq!(server.document.unwrap()["peak_live"], 300);
+    }
+
+    #[test]
+    fn a_program_that_ends_unasked_is_a_fault_whatever_it_says() {
+        for (code, asked, unasked) in
+            [(0, None, Some(0)), (1, None, Some(1)), (2, Some(2), Some(2)), (139, Some(139), Some(139))]
+        {
+            let mut client = Machine::default();
+            client.hear(&format!("{{\"event\":\"exited\",\"code\":{code}}}"));
+            assert_eq!(client.ended_early(), unasked, "{code}");
+            client.may_end = true;
+            assert_eq!(client.ended_early(), asked, "{code}");
+        }
+        assert_eq!(Machine::default().ended_early(), None);
     }
 
     #[test]

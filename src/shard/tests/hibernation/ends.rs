@@ -245,6 +245,37 @@ fn sleepers_are_asked_and_the_unreachable_ones_are_given_up() {
     });
 }
 
+/// While the process is suspended, and its peers with it, the peers of sleepers are not heard. That says nothing about them:
+/// none is closed for silence, and none is given up because a probe was not answered.
+#[test]
+fn a_process_that_stands_still_closes_no_sleeper() {
+    const SLEEPERS: usize = 50;
+    with_seeds(2, |seed| {
+        for (still, asks) in [(60, false), (60, true), (3_600, false), (3_600, true)] {
+            let still = still * SECOND;
+            let mut night = Night::new(seed, SLEEPERS as u32, 4 * SLEEPERS as u32, Catcher::default());
+            let hibernation = night.config.hibernation.as_mut().expect("they sleep");
+            (hibernation.keepalive, night.config.idle_timeout) =
+                if asks { (Some(8 * SECOND), None) } else { (None, Some(12 * SECOND)) };
+            let sleepers = night.come(SLEEPERS, Duration::ZERO, MILLI);
+            let stops = 30 * SECOND + night.chance.time(8 * SECOND);
+            let end = stops + still + 40 * SECOND;
+            for peer in sleepers.filter(|_| !asks) {
+                let mut at = SECOND + night.chance.time(SECOND);
+                while at < end {
+                    night.say(at, peer, 1);
+                    at += 5 * SECOND + if at < stops && at + 5 * SECOND > stops { still } else { Duration::ZERO };
+                }
+            }
+            night.machine.stand_still(stops, still, false);
+            let (_, seen) = night.run(end);
+            let ended = seen.ended_by(end - MILLI);
+            assert_eq!((ended, seen.counters.silent), (0, 0), "still for {still:?}, asks: {asks}");
+            assert_eq!(seen.most_asleep, SLEEPERS as u64);
+        }
+    });
+}
+
 /// What a peer has not answered counts no more once the sleepers were another process's: the entry may have another
 /// connection since.
 #[test]
