@@ -37,6 +37,9 @@ const REAPS_PER_ENTER: usize = 4;
 /// takes some 20 us.
 const ARRIVALS_PER_PASS: usize = 32;
 
+/// How long such segments are taken in one pass at most while connections have messages: these wait that long.
+const ARRIVALS_TIME: Duration = Duration::from_micros(100);
+
 /// What the driver wants after its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedule {
@@ -118,7 +121,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// Enters every ring that has work, and handles the completions. `between` is called after each ring, so that other
     /// threads may use the core. Returns whether there was any work.
     pub fn pass(&mut self, now: Instant, mut between: impl FnMut()) -> Result<bool> {
-        let mut worked = self.connections.engine.take_notifications(now)? | self.take_arrivals()?;
+        let mut worked = self.connections.engine.take_notifications(now)? | self.take_arrivals(now)?;
         for ring in 0..self.connections.engine.slots().used() {
             if !self.connections.engine.slots().ring_at(ring).has_work() {
                 continue;
@@ -138,8 +141,9 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         Ok(worked)
     }
 
-    /// Takes a bounded number of segments that were caught for sleeping connections. Tells whether there were any.
-    fn take_arrivals(&mut self) -> Result<bool> {
+    /// Takes some of the segments that were caught for sleeping connections. Tells whether there were any.
+    fn take_arrivals(&mut self, now: Instant) -> Result<bool> {
+        let mut until = None;
         for taken in 0..ARRIVALS_PER_PASS {
             let Some(arrival) = self.connections.engine.next_arrival()? else { return Ok(taken > 0) };
             self.tell_moved()?;
@@ -154,6 +158,13 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             }
             // Before the next enter frees the row of a connection that ended.
             self.tell_ended()?;
+            let engine = &mut self.connections.engine;
+            if engine.has_traffic(now) {
+                let now = engine.platform().now();
+                if now >= *until.get_or_insert(now + ARRIVALS_TIME) {
+                    break;
+                }
+            }
         }
         Ok(true)
     }
