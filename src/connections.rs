@@ -1,4 +1,5 @@
-//! The connections of one shard. Each part of this module owns what it needs and knows nothing of the others:
+//! The connections of one shard. Each part of this module owns its state. A part that touches others borrows them for a
+//! call (`Parts`, `Around`, `Wire`), or is a part of `Engine`:
 //!
 //! | part | owns |
 //! |---|---|
@@ -13,7 +14,12 @@
 //! | `lingering` | connections that have ended while their peers may still send |
 //! | `slot_release` | closed descriptors that some kernels do not free |
 //! | `handover` | connections that go to another process, or come from one |
-//! | `hibernation` | connections that sleep without a socket; the names by which drivers know connections then |
+//! | `hibernation` | connections that sleep without a socket, and an entry with a name for each connection |
+//! | `names` | of `Engine`: from names to slots and back, waking and closing by name |
+//! | `sweeps` | of `Engine`: the search for silent connections and for missed segments, in small steps |
+//! | `traffic` | whether the shard has messages, for which work that can wait rests |
+//! | `platform` | the machine below: rings, time and the core |
+//! | `config` | what a shard's connections are configured with |
 //! | `tls` | handshakes, sessions, and what is sealed before it is sent |
 //!
 //! Where connections may sleep, a driver knows each by a name that it keeps for life; the engine knows it by its slot.
@@ -149,7 +155,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
     /// opened or has failed. `None` if no slot is free.
     pub fn dial(&mut self, fd: RawFd, to: SocketAddr) -> Result<Option<ConnId>> {
         let Some(conn) = self.engine.slots.claim(0) else { return Ok(None) };
-        let Some(name) = self.engine.name(conn) else {
+        let Some(name) = self.engine.assign_name(conn) else {
             self.engine.slots.release(conn);
             return Ok(None);
         };
@@ -158,8 +164,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         Ok(Some(name))
     }
 
-    /// Has a dialed connection sleep later where the kernel gives no descriptor of a slot's socket, before Linux 6.8:
-    /// keeps one of `socket`, which was dialed.
+    /// Keeps a descriptor of `socket`, the socket of a dial, so that the connection can be put to sleep later. Before
+    /// Linux 6.8 the kernel makes no plain descriptor of a slot's socket. On newer kernels this does nothing.
     pub fn keep_dialed(&mut self, conn: ConnId, socket: &impl AsFd) {
         let slot = self.engine.find(conn);
         if let (Some(hibernation), Some(slot)) = (&mut self.engine.hibernation, slot) {
@@ -235,10 +241,11 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.has_paused_reads(conn)
     }
 
-    /// Whether bytes of a connection are on their way into the kernel.
-    pub fn is_sending(&mut self, conn: ConnId) -> bool {
+    /// Whether a data operation of a connection is under way (a send, a receive, or the driver's handling of what was
+    /// received), or bytes are kept for it. `false` while it sleeps.
+    pub fn has_data_under_way(&mut self, conn: ConnId) -> bool {
         let Some(conn) = self.engine.find(conn) else { return false };
-        self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.is_sending())
+        self.engine.slots.row(conn).is_some_and(|row| row.lifecycle.has_data_under_way())
     }
 
     /// Sends bytes after those that are already on their way. A sleeping connection is woken, or sends a short message asleep. Bytes for a connection
@@ -309,7 +316,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// Whether a connection is open.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
-        self.engine.is_asleep(conn) || self.engine.find(conn).is_some_and(|conn| self.engine.slots.is_live(conn))
+        self.engine.is_open(conn)
     }
 
     /// The driver's state of a connection whose end the driver was not told yet.

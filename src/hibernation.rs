@@ -19,7 +19,7 @@ pub mod judge;
 pub mod round_trip;
 pub mod segment;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 /// The two ends of a connection. An IPv4-mapped IPv6 address is written here as the IPv4 address that is in the
@@ -30,6 +30,14 @@ pub struct Tuple {
     pub remote: SocketAddr,
     /// Our end.
     pub local: SocketAddr,
+}
+
+/// The 16 octets of an address; of an IPv4 address those of the IPv6 address to which it is mapped.
+pub fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
 }
 
 /// What the handshake agreed on. It never changes in the life of a connection.

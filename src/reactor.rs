@@ -93,7 +93,7 @@ pub trait Driver<P: Platform = Linux>: 'static {
     }
 
     /// The kernel has taken all bytes of a connection after some had to wait for its peer to read.
-    fn sent(&mut self, _net: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
+    fn sent(&mut self, _connections: &mut Connections<Self::State, P>, _conn: ConnId) -> Result<()> {
         Ok(())
     }
 
@@ -272,7 +272,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     fn dispatch(&mut self, ring: usize, completion: Completion, now: Instant) -> Result<()> {
         let engine = &mut self.connections.engine;
         match completion.outcome {
-            // The completion of a cancel that found no operation, perhaps because the connection was gone already.
+            // No caller waits for it: a cancel or a reset that found nothing, an accepted socket that could not be
+            // installed, or task work that the ring made itself.
             Outcome::Settled => return Ok(()),
             Outcome::FilterWoke { armed } => {
                 engine.filter_woke(armed);
@@ -353,7 +354,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// A dial succeeded.
     fn connected(&mut self, conn: ConnId) -> Result<()> {
-        let admission = self.connections.engine.admission();
+        let admission = self.connections.engine.take_place();
         if !self.admit(conn, admission)? {
             // The driver must be told of the end of its dial: with ENOMEM, also where the shard is at capacity.
             self.connections.engine.not_opened(conn, Errno::ENOMEM);

@@ -11,12 +11,13 @@
 //! | `accept_from` | a socket address | `InFlightOps` | taken after its completion by `accepted_from`, or freed with a failed one |
 //! | `dial`, `install_accepted`, `reset` | socket address, descriptor number | `Ring::arguments` | after the enter that submitted it: the kernel copies both when it takes the submission |
 //!
-//! Receives and sends carry MSG_DONTWAIT, so the kernel is done with them when the enter that
-//! submitted them returns, and their completions are then in the queue (or, when that is full,
-//! behind the overflow flag). Only polls, accepts, connects and parked sends wait in the kernel.
+//! Receives, and sends that are not parked, carry MSG_DONTWAIT, so the kernel is done with them when the enter that
+//! submitted them returns, and their completions are then in the queue (or, when that is full, behind the overflow
+//! flag). Polls, accepts, connects and parked sends wait in the kernel, and a worker of the ring does a shutdown
+//! (`end_sending`).
 
-mod address;
 mod arguments;
+mod copy_descriptor;
 pub(crate) mod in_flight;
 mod ops;
 mod quirks;

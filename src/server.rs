@@ -36,7 +36,7 @@ use driver::{Ended, ListenerSettings, Origin, ShardStart};
 use hibernation::Hibernation;
 use memory_monitor::{ListenerControl, MemoryMonitor};
 use survey::Survey;
-use takeover::{Desk, HandoverSlot, Inheritance, Outliving, Queue};
+use takeover::{HandoverSlot, Inheritance, Outliving, Queue, SuccessorListener};
 #[cfg(feature = "tls")]
 use tls::Secured;
 
@@ -169,7 +169,7 @@ pub struct Server<M = ()> {
     tls: Option<Secured>,
     /// Those of all shards, each with its shard.
     listeners: Vec<(usize, Arc<TcpListener>)>,
-    desk: Option<Desk>,
+    successor_listener: Option<SuccessorListener>,
     /// How long connections paused that were awake when they were taken over.
     pauses: Option<Latency>,
     monitor: Option<MemoryMonitor>,
@@ -241,7 +241,7 @@ impl<M: Send + 'static> Server<M> {
             #[cfg(feature = "tls")]
             tls: survey.tls,
             listeners: Vec::new(),
-            desk: None,
+            successor_listener: None,
             pauses: None,
             monitor,
             #[cfg(feature = "metrics")]
@@ -367,9 +367,9 @@ impl<M: Send + 'static> Server<M> {
 }
 
 impl<M> Server<M> {
-    /// What the server tells: shards that end, memory that becomes short. One thread at a time can listen; a second
-    /// one waits here until the first drops what it got. An error of `recv` means that every shard has ended, or that
-    /// the builder was given `on_event`.
+    /// The server's events (`ServerEvent`). One thread at a time can receive them; a second one waits here until the
+    /// first drops what it got. An error of `recv` means that every shard has ended, or that the builder was given
+    /// `on_event`.
     pub fn events(&self) -> MutexGuard<'_, Receiver<ServerEvent>> {
         // A listener that panicked has left the receiver as it was.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
@@ -500,7 +500,7 @@ impl<M> Server<M> {
     /// `CloseMode::Immediate` and with `CloseReason::Stopping`; `join` waits for that. Queued messages and broadcasts
     /// under way are dropped. A server that hands over (`ServerBuilder::takeover`) ends when it has done that.
     pub fn stop(&self) {
-        if self.desk.as_ref().is_some_and(|desk| !desk.may_stop()) {
+        if self.successor_listener.as_ref().is_some_and(|listener| !listener.may_stop()) {
             return;
         }
         self.control.leave_alone();
@@ -521,8 +521,8 @@ impl<M> Server<M> {
             outcome = outcome.and(ended);
             finals.push(ShardCounters { server: handle.counters().snapshot(), own: own.read() });
         }
-        if let Some(desk) = &self.desk {
-            desk.close();
+        if let Some(listener) = &self.successor_listener {
+            listener.close();
         }
         outcome.map(|()| finals)
     }

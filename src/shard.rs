@@ -158,7 +158,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
             if worked || schedule == Schedule::Now || sleeper.was_woken() {
                 continue;
             }
-            if self.reactor.connections.engine.take_resets() {
+            if self.reactor.connections.engine.has_resets_or_fins() {
                 self.platform.nap(sleep::nap(traffic));
                 continue;
             }
@@ -197,7 +197,7 @@ impl<D: Driver<P>, P: Platform> Shard<D, P> {
                 self.handle.rounds.count(slept.saturating_duration_since(began));
             }
             let left = due.map_or(Duration::MAX, |due| due.saturating_duration_since(slept));
-            engine.doze(due, sleep::doze(left, self.last_sleep))?;
+            engine.wait_in_ring(due, sleep::time_in_ring(left, self.last_sleep))?;
             let mut woke = self.platform.now();
             if !engine.has_work() && due.is_none_or(|due| woke < due) {
                 engine.listen(Listening::AtDoorbell);

@@ -127,7 +127,7 @@ impl Acceptor {
     // ---- admission -----------------------------------------------------------------------------
 
     /// Takes a place within the limits for one more connection, if one is left.
-    pub fn admission(&self, counters: &Counters) -> Admission {
+    pub fn take_place(&self, counters: &Counters) -> Admission {
         if self.is_short_of_memory() {
             return Admission::LowMemory;
         }
@@ -139,7 +139,7 @@ impl Acceptor {
     /// Decides whether a connection that was just accepted is admitted. `None` if it waits in the queue because a place
     /// may become free; `next_admission` decides later.
     pub fn try_admit(&mut self, conn: ConnId, counters: &Counters, clock: &Clock) -> Option<Admission> {
-        let admission = if self.queue.is_empty() { self.admission(counters) } else { Admission::AtCapacity };
+        let admission = if self.queue.is_empty() { self.take_place(counters) } else { Admission::AtCapacity };
         if admission == Admission::AtCapacity {
             self.queue.push_back((conn, clock.now().after(ADMISSION_WAIT)));
             return None;
@@ -151,7 +151,7 @@ impl Acceptor {
     /// queue is too long and nothing is unread that may be the end of a connection.
     pub fn next_admission(&mut self, counters: &Counters, now: Mark, unread: Unread) -> Option<(ConnId, Admission)> {
         let &(conn, until) = self.queue.front()?;
-        let admission = self.admission(counters);
+        let admission = self.take_place(counters);
         if admission == Admission::AtCapacity && self.keeps_waiting(until, now, unread) {
             return None;
         }
@@ -178,7 +178,8 @@ impl Acceptor {
         }
     }
 
-    /// So many connections come from another process yet. Newcomers get neither their places nor their slots.
+    /// So many connections are still to come from another process. Newcomers get neither their places nor their slots.
+    /// Takes places for those beyond the number that was expected before, or gives places back.
     pub fn expect(&mut self, connections: u64) {
         let connections = connections.min(u32::MAX.into());
         if connections >= self.expected {
@@ -420,11 +421,11 @@ mod tests {
         let (counters, clock) = (Counters::default(), Clock::begin(Instant::now()));
         let mut acceptor = Acceptor::new(8, 8, Some(limit.clone()), AdmissionGate::default());
         acceptor.expect(4);
-        assert_eq!(acceptor.admission(&counters), Admission::AtCapacity);
+        assert_eq!(acceptor.take_place(&counters), Admission::AtCapacity);
         acceptor.enter_expected();
         acceptor.expected_is_lost();
         // Two come yet, one has come, and one is lost.
-        let admitted = [(); 2].map(|()| acceptor.admission(&counters));
+        let admitted = [(); 2].map(|()| acceptor.take_place(&counters));
         assert_eq!(admitted, [Admission::Granted, Admission::AtCapacity]);
         acceptor.expect(0);
         acceptor.expect(u64::MAX);

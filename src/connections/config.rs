@@ -21,7 +21,8 @@ pub struct ConnectionsConfig {
     pub shared_limit: Option<SharedLimit>,
     /// While it is shut, new connections are refused because memory is short.
     pub gate: AdmissionGate,
-    /// Bytes kept at most for a peer that does not read. Beyond it the connection is reset.
+    /// Bytes kept at most for a peer that does not read, 4,096 at least; with TLS more, as sealed bytes are longer. A
+    /// connection that would need more is reset.
     pub max_pending: usize,
     /// Whether a connection that was reset is asked for its last bytes and for the error.
     pub drain_after_reset: bool,

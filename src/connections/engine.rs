@@ -150,8 +150,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.buffers.put(buffer);
     }
 
-    /// Whether there is work: in a ring, for a connection that waits for a receive or for a new poll, or from the
-    /// filter.
+    /// Whether there is work: for a ring, a waiting receive, a handshake, polls that are armed anew, the filter, or
+    /// hibernation.
     pub fn has_work(&mut self) -> bool {
         #[cfg(feature = "tls")]
         if self.tls.as_ref().is_some_and(|tls| tls.has_work()) {
@@ -190,7 +190,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// The shard sleeps until there is work, or until an instant. The sleep begins with a wait in the first ring, of `most` at
     /// most; zero leaves it out. The polls on the doorbell, on the filter and on caught segments reach the kernel before it.
-    pub fn doze(&mut self, until: Option<Instant>, most: Duration) -> Result<()> {
+    pub fn wait_in_ring(&mut self, until: Option<Instant>, most: Duration) -> Result<()> {
         self.clock.sleep(until);
         let Some(ring) = self.slots.poll_doorbell(self.platform.doorbell())? else { return Ok(()) };
         self.readiness.poll_filter(ring)?;
@@ -217,7 +217,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Whether connections wait to be dismantled, or FINs to be received, or any came since this was last asked.
-    pub fn take_resets(&mut self) -> bool {
+    pub fn has_resets_or_fins(&mut self) -> bool {
         self.has_resets() || self.has_fins() || self.endings.resets.take_fresh()
     }
 
@@ -231,8 +231,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(taken > 0)
     }
 
-    /// Does what no completion calls for, a bounded part of it: receives that wait, resets, silent connections, and
-    /// those that wait behind the filter.
+    /// Does a bounded part of what no completion calls for: accepts, handshakes, waiting receives, resets, lingering
+    /// connections, checks behind the filter, silent connections, hibernation, and polls that are armed anew.
     pub fn resume(&mut self, now: Instant) -> Result<()> {
         self.acceptor.replenish(&mut self.slots, now)?;
         #[cfg(feature = "tls")]
@@ -288,7 +288,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Gives back the slot of an accept that brought no connection.
     pub fn abandon(&mut self, conn: ConnId) {
         if let Some(hibernation) = &mut self.hibernation {
-            hibernation.refused(conn);
+            hibernation.drop_descriptor(conn.ring(), conn.slot());
         }
         if self.slots.row(conn).is_some() {
             self.release(conn);
@@ -296,8 +296,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
     }
 
     /// Takes a place for a connection that was dialed, if there is one.
-    pub fn admission(&self) -> Admission {
-        self.acceptor.admission(&self.counters)
+    pub fn take_place(&self) -> Admission {
+        self.acceptor.take_place(&self.counters)
     }
 
     /// Decides whether a connection that was just accepted is admitted. `None` while it waits for a place.
@@ -318,7 +318,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// returns `false`.
     pub fn opened(&mut self, conn: ConnId, admission: Admission) -> Result<bool> {
         let mut admission = admission;
-        if admission == Admission::Granted && !self.is_named(conn) {
+        if admission == Admission::Granted && !self.ensure_named(conn) {
             self.acceptor.leave(1);
             admission = Admission::AtCapacity;
         }
@@ -327,7 +327,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
             let cause = if admission == Admission::LowMemory { refused_for_memory } else { refused_when_full };
             cause.add(1);
             if let Some(hibernation) = &mut self.hibernation {
-                hibernation.refused(conn);
+                hibernation.drop_descriptor(conn.ring(), conn.slot());
             }
             self.slots.ring(conn).reset(conn.token(Operation::Reset))?;
             tear_down(&mut self.ending().1, conn)?;

@@ -375,7 +375,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
         engine.outgoing.forget(conn);
         engine.endings.forget(conn);
         if let Some(hibernation) = &mut engine.hibernation {
-            hibernation.departed(conn);
+            hibernation.leave_slot(conn.ring(), conn.slot());
         }
         engine.counters.live.sub(1);
         engine.counters.handed_over.add(1);
@@ -427,7 +427,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         counters.live.get().saturating_sub(counters.asleep.get())
     }
 
-    /// So many connections come from another process yet, that are awake there. They are in the limits already.
+    /// So many connections that are awake in another process are still to come from it. Takes places within the limits
+    /// for those beyond the number that was expected before, or gives places back.
     pub fn expect(&mut self, connections: u64) {
         self.engine.acceptor.expect(connections);
     }
@@ -438,15 +439,16 @@ impl<S: Default, P: Platform> Connections<S, P> {
         self.engine.close(conn, CloseMode::Abort, CloseReason::Local)
     }
 
-    /// Takes a connection over from another process. `Err` gives it back while no slot is free. Returns the name by which
-    /// the driver knows it.
+    /// Takes a connection over from another process. `Err` gives it back while no slot is free. Returns the name by
+    /// which the driver knows it; `None` if the connection cannot be kept (no name, or an unusable TLS session): it is
+    /// counted as lost.
     pub fn take_over(&mut self, handed: Handed) -> Result<std::result::Result<Option<ConnId>, Handed>> {
         let engine = &mut self.engine;
         let Some(conn) = engine.slots.claim(0) else { return Ok(Err(handed)) };
         let Handed { socket, state } = handed;
         let arrived = match (&mut engine.hibernation, state.name) {
             (Some(hibernation), Some(name)) => hibernation.arrive(name, conn),
-            (Some(hibernation), None) => hibernation.name(conn).is_some(),
+            (Some(hibernation), None) => hibernation.assign_name(conn).is_some(),
             (None, _) => true,
         };
         if !arrived {

@@ -75,7 +75,8 @@ pub struct HibernationConfig {
     pub keepalive: Option<Duration>,
     /// The silence after which a connection is put to sleep.
     pub after: Duration,
-    /// Connections of the shard at most, awake and asleep.
+    /// Entries of the shard at most, each with a name: as many as its connections and its slots together
+    /// (`HibernationConfig::names`).
     pub most: u32,
     /// Connections that are being put to sleep at most, each with a file descriptor of its own.
     pub most_drowsy: usize,
@@ -107,12 +108,13 @@ impl HibernationConfig {
 /// Connections that are drowsy at once at most. A grace period of 50 ms lets 80,000 a second fall asleep with them.
 const MOST_DROWSY: u64 = 4_096;
 
-/// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them. They are
-/// as many as a pass wakes at most: otherwise the connections that are awake would become more and more in an audit of all.
+/// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them. They
+/// are as many as segments can wake in one pass (`ARRIVALS_PER_PASS`): otherwise the connections that are awake would
+/// become more and more in an audit of all.
 const CHECKPOINTS_PER_PASS: usize = 32;
 
-/// While a grace period is awaited, the shard looks this often whether it has passed. The kernel takes some
-/// milliseconds for one.
+/// While a grace period is awaited, the shard looks this often whether it has passed. The kernel takes 10 to 50 ms for
+/// one (`sys/grace.rs`).
 const GRACE_LOOK: Duration = Duration::from_millis(2);
 
 /// The share of a shard's slots, as a fraction, that is taken when slots are short. The rest lets new connections open
@@ -177,7 +179,7 @@ pub(super) struct Hibernation<S> {
     leaving: u32,
     /// Connections that another process has left without what they need: they are reset.
     refused: Vec<Refused>,
-    /// Entries of connections that ended since then.
+    /// Entries of connections that ended here since all sleeping connections were given away (`Given::All`).
     ended_away: Vec<u32>,
 }
 
@@ -239,8 +241,8 @@ impl<S: Default> Hibernation<S> {
 
     // ---- names -----------------------------------------------------------------------------------
 
-    /// Gives a connection that begins to open a name. `None` if the shard may have no more connections.
-    pub fn name(&mut self, conn: ConnId) -> Option<ConnId> {
+    /// Gives a name to a connection that begins to open. `None` if the shard may have no more connections.
+    pub fn assign_name(&mut self, conn: ConnId) -> Option<ConnId> {
         if self.given.freezes() {
             return None;
         }
@@ -297,7 +299,7 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// The occupant of a slot is over, or has no socket any more.
-    fn leave_slot(&mut self, ring: usize, slot: u32) {
+    pub fn leave_slot(&mut self, ring: usize, slot: u32) {
         self.drop_descriptor(ring, slot);
         if let Some(entry) = self.by_slot.get_mut(ring).and_then(|ring| ring.get_mut(slot as usize)) {
             *entry = NO_ENTRY;
@@ -385,7 +387,7 @@ impl<S: Default> Hibernation<S> {
         !self.refused.is_empty()
             || self.host.has_caught()
             || self.grace_is_over()
-            || (self.stamps.is_looking() && self.may_doze())
+            || (self.stamps.is_looking() && self.may_make_drowsy())
     }
 
     /// When something is due that no segment brings.
@@ -403,7 +405,7 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Whether one more connection may become drowsy.
-    fn may_doze(&self) -> bool {
+    fn may_make_drowsy(&self) -> bool {
         self.drowsy.len() < self.most_drowsy
     }
 
@@ -453,7 +455,7 @@ impl<S: Default> Hibernation<S> {
         }
         let before = self.drowsy.len();
         for _ in 0..ROWS_PER_PASS {
-            if !self.may_doze() {
+            if !self.may_make_drowsy() {
                 break;
             }
             let Some(cursor) = &mut self.stamps.cursor else { break };
@@ -461,7 +463,7 @@ impl<S: Default> Hibernation<S> {
                 self.stamps.cursor = None;
                 break;
             };
-            if row.lifecycle.may_sleep() && self.stamps.is_ripe(conn) && !self.doze(around, conn)? {
+            if row.lifecycle.may_sleep() && self.stamps.is_ripe(conn) && !self.make_drowsy(around, conn)? {
                 self.stamps.pause(conn, now);
                 break;
             }
@@ -484,7 +486,7 @@ impl<S: Default> Hibernation<S> {
 
     /// Makes a connection drowsy, if it can sleep. `false` if the kernel has no descriptor or no memory for that: this is
     /// not the time, for any.
-    fn doze<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, conn: ConnId) -> Result<bool> {
+    fn make_drowsy<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, conn: ConnId) -> Result<bool> {
         let counters = around.parts.counters;
         let Some(index) = self.index_at(conn).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Awake)
         else {

@@ -12,20 +12,20 @@ use crate::token::ConnId;
 /// The windows of time that a row remembers. Within one of them it also counts how often its connection was parked.
 const WINDOW: Duration = Duration::from_secs(4);
 
-/// The longest time of silence that can be told: a row remembers 16 bits of its window's number, so a silence of more
-/// than half of what these count is ambiguous.
+/// The longest time of silence that can be told: half of what the 16 bits count that a row has for its window. A row
+/// must be pinned within the other half (`OLDEST`).
 pub const LONGEST_IDLE: Duration = Duration::from_secs(WINDOW.as_secs() * (1 << 15));
 
-/// The shortest time of silence that is told: a server that closes sooner would close connections between their SYN and
-/// their first word, and a sweep comes later anyway.
+/// The shortest idle timeout that may be configured. With a shorter one a server would close connections between their
+/// SYN and their first bytes, and silence is measured in windows of 4 s anyway.
 pub const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
 /// The most windows of silence that a row tells. The 16 bits of a row's window wrap, and then the silence would seem to begin
 /// anew. So a row that would tell more is *pinned*: its window moves along with the present one.
 const OLDEST: u16 = (1 << 15) + 1;
 
-/// The time between two steps that pin rows, and in how many steps all rows are looked at. That is within five hours. A silence
-/// of `OLDEST` windows becomes ambiguous only after 36 more.
+/// The time between two steps that pin rows, and the steps in which all rows are looked at: 4.6 hours in all. A silence
+/// of `OLDEST` windows (36 hours) becomes ambiguous 36 hours later.
 const PIN_EVERY: Duration = Duration::from_secs(64);
 const PIN_STEPS: usize = 256;
 
@@ -167,8 +167,8 @@ impl IdleTracker {
         self.pins.due
     }
 
-    /// Pins some rows of connections that are silent for very long, if it is time. Returns whether it is: then the same is to
-    /// be done for those that sleep.
+    /// Pins some rows of connections that are silent for very long, if it is time. Returns whether it was time: the
+    /// caller then pins sleeping connections too.
     pub fn pin_some<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, now: Mark) -> bool {
         if self.pins.due > now {
             return false;
@@ -220,8 +220,8 @@ impl IdleTracker {
         true
     }
 
-    /// The next silent connection of this step; `None` when the step is over. Every connection that has been silent
-    /// for the timeout is found within two windows more.
+    /// The next silent connection of this step; `None` when the step is over. Every connection that has been silent for
+    /// the timeout is found within three windows more (12 s), unless steps have more to close than `CLOSES_PER_STEP`.
     pub fn next_silent<S: Default, R: RingOps>(&mut self, slots: &Slots<S, R>, now: Instant) -> Option<ConnId> {
         let window = self.window;
         let sweep = self.sweep.as_mut()?;

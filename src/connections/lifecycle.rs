@@ -45,8 +45,9 @@ pub enum CloseMode {
     /// TIME_WAIT.
     Graceful,
     /// As `Graceful`, for a peer that may still send, such as one whose request is refused before all of it has come:
-    /// after the FIN what comes is dropped for a while (RFC 9112, section 9.6). With `Graceful` such a peer gets a RST
-    /// from the kernel. The RST may overtake the last bytes that the peer was sent.
+    /// after the FIN what comes is dropped, for 10 s and 64 MiB at most, and for less where slots or memory are short
+    /// (RFC 9112, section 9.6). With `Graceful` such a peer gets a RST from the kernel. The RST may overtake the last
+    /// bytes that the peer was sent.
     Lingering,
     /// A FIN at once. What has not been sent is dropped.
     Immediate,
@@ -191,8 +192,9 @@ impl SlotState {
         self.phase == Phase::Live
     }
 
-    /// Whether a receive or a send is under way, or bytes are kept.
-    pub fn is_sending(self) -> bool {
+    /// Whether a data operation is under way (a receive, a send, or the driver's handling of what was received), or
+    /// bytes are kept.
+    pub fn has_data_under_way(self) -> bool {
         self.flags.any(Flags::BUSY.or(Flags::KEPT))
     }
 
@@ -478,7 +480,7 @@ impl SlotState {
         self.flags.any(Flags::POLLING)
     }
 
-    /// Whether a receive or a send is in the kernel.
+    /// Whether a receive or a send is in the kernel, or what was received is with the driver.
     pub fn is_busy(self) -> bool {
         self.flags.any(Flags::BUSY)
     }
@@ -520,10 +522,10 @@ impl SlotState {
 
     // ---- the end ------------------------------------------------------------------------------
 
-    /// Whether it is to be closed at once, if it is live at all. While bytes are on their way to the peer, a close in
-    /// order must wait, and is remembered.
+    /// Whether it is to be closed at once, if it is live at all. While a data operation is under way or bytes are kept,
+    /// a close in order must wait, and is remembered.
     pub fn close(&mut self, mode: CloseMode) -> bool {
-        let later = matches!(mode, CloseMode::Graceful | CloseMode::Lingering) && self.is_sending();
+        let later = matches!(mode, CloseMode::Graceful | CloseMode::Lingering) && self.has_data_under_way();
         if self.phase == Phase::Live && later {
             self.flags.set(Flags::CLOSE_WHEN_SENT);
         }
@@ -533,7 +535,7 @@ impl SlotState {
     /// A live connection has ended, with nothing on its way to the peer, and the kernel was asked for the shutdown. The connection
     /// keeps its slot, and what comes is dropped.
     pub fn linger(&mut self) -> Action {
-        debug_assert!(self.is_live() && !self.is_sending(), "what is sent comes before the end");
+        debug_assert!(self.is_live() && !self.has_data_under_way(), "what is sent comes before the end");
         self.phase = Phase::ShuttingDown;
         self.flags.clear(Flags::CLOSE_WHEN_SENT.or(Flags::READS_PAUSED));
         self.next()

@@ -147,9 +147,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         Ok(())
     }
 
-    /// Whether no slot is free, but some are about to be: those of connections that lingered, which are closed for that.
-    /// New connections may take them all; so it is not so for longer than `LONGEST_ROOM`.
-    pub(super) fn is_making_room(&mut self) -> Result<bool> {
+    /// Returns whether a wake is to wait for a slot: none is free, but connections that lingered are being closed, some
+    /// by this call. New connections may take those slots, so the answer is `false` after `LONGEST_ROOM`.
+    pub(super) fn make_room(&mut self) -> Result<bool> {
         let is_full = self.slots.is_full();
         if is_full {
             self.stop_lingering_some()?;

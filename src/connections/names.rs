@@ -38,16 +38,16 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     // ---- from slots to names -----------------------------------------------------------------------
 
-    /// Gives a connection that begins to open a name. `None` if there may be no more connections.
-    pub(super) fn name(&mut self, conn: ConnId) -> Option<ConnId> {
-        self.hibernation.as_mut().map_or(Some(conn), |hibernation| hibernation.name(conn))
+    /// Gives a name to a connection that begins to open. `None` if there may be no more connections.
+    pub(super) fn assign_name(&mut self, conn: ConnId) -> Option<ConnId> {
+        self.hibernation.as_mut().map_or(Some(conn), |hibernation| hibernation.assign_name(conn))
     }
 
-    /// Whether a connection that has just opened has a name. A dialed connection was given one with its dial, and an
-    /// accepted one is given one now. `false` if there may be no more connections.
-    pub(super) fn is_named(&mut self, conn: ConnId) -> bool {
+    /// Gives a connection that has just opened a name, unless it has one: a dialed connection was given its name with
+    /// its dial. `false` if there may be no more connections.
+    pub(super) fn ensure_named(&mut self, conn: ConnId) -> bool {
         let Some(hibernation) = &mut self.hibernation else { return true };
-        hibernation.name_of(conn).is_some() || hibernation.name(conn).is_some()
+        hibernation.name_of(conn).is_some() || hibernation.assign_name(conn).is_some()
     }
 
     /// The name of a slot's occupant.
@@ -68,6 +68,11 @@ impl<S: Default, P: Platform> Engine<S, P> {
     #[inline]
     pub(super) fn is_asleep(&self, name: ConnId) -> bool {
         self.hibernation.as_ref().is_some_and(|hibernation| hibernation.is_asleep(name))
+    }
+
+    /// Whether a connection is open, awake or asleep, whatever its handshake has come to.
+    pub(super) fn is_open(&mut self, name: ConnId) -> bool {
+        self.is_asleep(name) || self.find(name).is_some_and(|conn| self.slots.is_live(conn))
     }
 
     /// The driver's state of a connection.
@@ -166,7 +171,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// Takes the next segment that was caught for a sleeping connection. `None` if there is none, or if a slot for it is
     /// about to become free: until then it waits in the ring buffer, and is not dropped.
     pub fn next_arrival(&mut self) -> Result<Option<Arrival>> {
-        if !self.hibernation.as_mut().is_some_and(|hibernation| hibernation.has_caught()) || self.is_making_room()? {
+        if !self.hibernation.as_mut().is_some_and(|hibernation| hibernation.has_caught()) || self.make_room()? {
             return Ok(None);
         }
         let Some((hibernation, mut around)) = self.sleepers() else { return Ok(None) };

@@ -112,7 +112,7 @@ impl Outgoing {
             return Ok(AfterSend::GoOn);
         }
         wire.counters.parked.add(1);
-        self.write_readiness.blocked(conn);
+        self.write_readiness.watch(conn);
         wire.slots.ring(conn).park_send(conn.token(Operation::ParkedSend), bytes, rest)?;
         Ok(AfterSend::Rest)
     }
@@ -121,7 +121,7 @@ impl Outgoing {
     /// is to be told.
     #[inline]
     pub fn operation_ended<S: Default, R: RingOps>(&mut self, slots: &mut Slots<S, R>, conn: ConnId) {
-        if self.write_readiness.is_blocked(conn) && slots.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
+        if self.write_readiness.is_watched(conn) && slots.row(conn).is_some_and(|row| !row.lifecycle.keeps_bytes()) {
             self.write_readiness.drained(conn);
         }
     }
@@ -186,7 +186,7 @@ impl Outgoing {
     /// Has the driver told when the kernel has taken all bytes of a connection. They waited for a slot or in another process,
     /// or the driver asked how many are pending.
     pub fn tell_when_sent(&mut self, conn: ConnId) {
-        self.write_readiness.blocked(conn);
+        self.write_readiness.watch(conn);
     }
 
     /// Sends bytes on a connection as `send` does, also where they are more than may be kept: they were kept before. If

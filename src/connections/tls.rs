@@ -73,7 +73,8 @@ pub(crate) struct Tls {
     shaking: SweptQueue<ConnId>,
     /// The same without a handshake: these also wait for a place.
     fresh: SweptQueue<ConnId>,
-    /// Connections that were let receive for their first step, which has not come or waits for its time: each has a place.
+    /// Connections that may receive the first bytes of a handshake. Each has a place for one. Its bytes have not come
+    /// yet, or wait in `steps`.
     admitted: HashSet<ConnId>,
     /// No handshake begins: connections go to another process.
     begins_none: bool,
@@ -119,9 +120,9 @@ impl Tls {
         self.deadlines.len()
     }
 
-    /// Whether a connection that is open is so for its driver too: its handshake is over.
+    /// Whether a connection has a session: its handshake is over. If it is open, it is so for its driver too.
     #[inline]
-    pub fn has_opened(&self, name: ConnId) -> bool {
+    pub fn has_session(&self, name: ConnId) -> bool {
         self.layer.sessions.has(name)
     }
 
@@ -181,7 +182,7 @@ impl Tls {
 }
 
 impl<S: Default, P: Platform> Engine<S, P> {
-    /// Whether a connection may receive now. If it is not established and not on, it waits for its turn.
+    /// Whether a connection may receive now. If its handshake is not over and it is not its turn, it is queued for one.
     #[inline]
     pub(super) fn may_receive(&mut self, conn: ConnId) -> bool {
         // Bytes on a connection that lingers are no step of a handshake.
@@ -190,7 +191,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         let name = self.name_of(conn);
         let Some(tls) = &mut self.tls else { return true };
-        if tls.layer.sessions.has(name) || tls.take_turn(name) {
+        if tls.has_session(name) || tls.take_turn(name) {
             return true;
         }
         let queue = if tls.layer.is_shaking(name) { &mut tls.shaking } else { &mut tls.fresh };
@@ -219,7 +220,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.close_late_records()
     }
 
-    /// Those that were admitted and receive no more have given their places back, or have them now as handshakes.
+    /// Drops connections from `admitted` that receive no more, or whose handshake has begun and has the place now.
     fn sweep_admitted(&mut self) {
         let Some(tls) = &mut self.tls else { return };
         let mut admitted = std::mem::take(&mut tls.admitted);
@@ -357,20 +358,15 @@ impl<S: Default, P: Platform> Engine<S, P> {
         tls.layer.keep(name, bytes.to_vec(), self.clock.now().after(tls.timeout))
     }
 
-    /// Whether a connection is open, whatever its handshake has come to.
-    fn is_open_for_tls(&mut self, name: ConnId) -> bool {
-        self.is_asleep(name) || self.find(name).is_some_and(|conn| self.slots.is_live(conn))
-    }
-
     /// Whether a connection is open, and is not established yet.
     fn awaits_handshake(&mut self, name: ConnId) -> bool {
-        self.is_open_for_tls(name) && !self.is_opened(name)
+        self.is_open(name) && !self.is_opened(name)
     }
 
     /// Whether a connection that is open is so for its driver too: its handshake is over, or there is none.
     #[inline]
     pub(crate) fn is_opened(&self, name: ConnId) -> bool {
-        self.tls.as_ref().is_none_or(|tls| tls.has_opened(name))
+        self.tls.as_ref().is_none_or(|tls| tls.has_session(name))
     }
 
     /// A connection stands: its handshake must be over in time. Returns whether it has to have one, and whether this end
@@ -397,7 +393,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// before the handshake is over.
     pub(crate) fn forget_tls(&mut self, name: ConnId, reason: CloseReason) -> Option<CloseReason> {
         let Some(tls) = &mut self.tls else { return Some(reason) };
-        let is_established = tls.layer.sessions.has(name);
+        let is_established = tls.has_session(name);
         let is_cut_off = reason == CloseReason::PeerClosed && tls.layer.sessions.is_readable(name);
         tls.layer.forget(name);
         if is_established || matches!(reason, CloseReason::NotOpened(_)) {
@@ -428,7 +424,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Whether a connection has a session.
     pub(super) fn has_session(&self, name: ConnId) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.layer.sessions.has(name))
+        self.tls.as_ref().is_some_and(|tls| tls.has_session(name))
     }
 
     /// Takes the session of a connection out that goes to another process.
@@ -489,7 +485,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Seals bytes, and sends them. Bytes for a connection that is gone, or has no session yet, are dropped.
     pub(super) fn seal_and_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() || !self.is_open_for_tls(name) || !self.is_opened(name) {
+        if bytes.is_empty() || !self.is_open(name) || !self.is_opened(name) {
             return Ok(());
         }
         let Some(tls) = &mut self.tls else { return Ok(()) };
@@ -559,7 +555,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The driver closes a connection. Says close_notify first, where that can be sent. Returns `false` if the connection is
     /// to be closed later: its data is with the driver, whose reply goes first.
     pub(super) fn closes_now(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> Result<bool> {
-        if self.tls.is_none() || mode == CloseMode::Abort || !self.is_open_for_tls(name) || !self.is_opened(name) {
+        if self.tls.is_none() || mode == CloseMode::Abort || !self.is_open(name) || !self.is_opened(name) {
             return Ok(true);
         }
         if let Some(tls) = &mut self.tls

@@ -1,35 +1,36 @@
-//! Connections whose socket had no room for all bytes that were sent. The driver is told when the kernel has taken the
-//! last of them.
+//! Connections with bytes that had to wait for room in their socket, for a slot or in another process. The driver is
+//! told when the kernel has taken the last of them.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::token::ConnId;
 
-/// Connections with a send that waits in the kernel, and those whose waiting send is complete.
+/// Connections whose driver is to be told when the kernel has taken all their bytes, and those that it can be told of
+/// now.
 #[derive(Debug, Default)]
 pub(super) struct WriteReadiness {
-    blocked: HashSet<ConnId>,
+    watched: HashSet<ConnId>,
     ready: VecDeque<ConnId>,
 }
 
 impl WriteReadiness {
-    /// A send of a connection waits in the kernel.
-    pub(super) fn blocked(&mut self, conn: ConnId) {
-        self.blocked.insert(conn);
+    /// The driver is to be told when the kernel has taken all bytes of a connection.
+    pub(super) fn watch(&mut self, conn: ConnId) {
+        self.watched.insert(conn);
     }
 
-    /// Whether a send of this connection waits, or has waited and the driver was not told yet.
-    pub(super) fn is_blocked(&self, conn: ConnId) -> bool {
-        !self.blocked.is_empty() && self.blocked.contains(&conn)
+    /// Whether the driver is to be told of this connection, and its bytes are not known to be taken.
+    pub(super) fn is_watched(&self, conn: ConnId) -> bool {
+        !self.watched.is_empty() && self.watched.contains(&conn)
     }
 
     /// The kernel has taken all that the connection had to send.
     pub(super) fn drained(&mut self, conn: ConnId) {
-        self.blocked.remove(&conn);
+        self.watched.remove(&conn);
         self.ready.push_back(conn);
     }
 
-    /// The next connection whose waiting send is complete.
+    /// The next connection that the driver can be told of.
     pub(super) fn next_drained(&mut self) -> Option<ConnId> {
         self.ready.pop_front()
     }
@@ -38,13 +39,13 @@ impl WriteReadiness {
     pub(super) fn take(&mut self, conn: ConnId) -> bool {
         let ready = self.ready.contains(&conn);
         self.ready.retain(|other| *other != conn);
-        self.blocked.remove(&conn) || ready
+        self.watched.remove(&conn) || ready
     }
 
     /// The connection is gone.
     pub(super) fn forget(&mut self, conn: ConnId) {
-        if !self.blocked.is_empty() {
-            self.blocked.remove(&conn);
+        if !self.watched.is_empty() {
+            self.watched.remove(&conn);
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::sys::{self, Resource};
 /// The oldest kernel with every operation in use (`IORING_SETUP_DEFER_TASKRUN`).
 pub const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
-/// Every kernel operation in use, probed at start-up.
+/// The kernel operations that a ring cannot do without, probed at start-up. Two others are not probed: every kernel
+/// with `Shutdown` (Linux 5.11) has `Timeout` (5.4), and `FixedFdInstall` (6.8) is optional.
 pub const REQUIRED: [(u8, &str); 10] = [
     (opcode::Accept::CODE, "ACCEPT"),
     (opcode::FilesUpdate::CODE, "FILES_UPDATE"),

@@ -217,9 +217,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections held at most, over all shards: 1 to 4,294,967,295, a million by default. More wait a tenth of a
-    /// second for a place, and are then reset and counted as refused. Rings and tables for all of them are made at the
-    /// start, 12 bytes a connection; where connections sleep, for those awake (`awake`).
+    /// Connections held at most, over all shards: 1 to 4,294,967,295, a million by default. More wait for a place: a
+    /// tenth of a second as a rule, up to 2.1 s while the shard has unread events, and not at all where too many wait
+    /// already. Then they are reset and counted as refused. Rings and tables for all of them are made at the start, 12
+    /// bytes and the service's state for each connection; where connections sleep, for those awake (`awake`).
     pub fn max_connections(mut self, connections: u64) -> ServerBuilder {
         self.options.max_connections = connections;
         self
@@ -247,8 +248,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Memory to leave to the rest of the host; 24 MiB and 1 % by default. While less is left, new connections are
-    /// reset and counted as refused; with half of it left the server does not listen.
+    /// Memory to leave to the rest of the host. By default it is 24 MiB and 1 % of the memory, a quarter of it at most;
+    /// `Reserve::Bytes(0)` turns this off. While less is left, new connections are reset and counted as refused, until
+    /// a quarter more than the reserve is left. With less than half of it left the server does not listen, until three
+    /// quarters of it are left.
     pub fn memory_reserve(mut self, reserve: Reserve) -> ServerBuilder {
         self.options.memory_reserve = reserve;
         self
@@ -261,8 +264,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Closes connections from which nothing was received for this time, 1 s to 36 hours; none by default. A sweep finds
-    /// them up to 12 s later, and no connection has a timer.
+    /// Closes connections from which nothing was received for this time, 1 s to 131,072 s (36.4 hours); none by
+    /// default. A sweep finds them up to 12 s later. A connection that sleeps (`hibernate`) is found up to 8 s plus an
+    /// eighth of this time later, the eighth being 4 s at least. Where many are silent at once it takes longer. While
+    /// the reads of a connection are paused it does not count as silent. No connection has a timer.
     pub fn idle_timeout(mut self, time: Duration) -> ServerBuilder {
         self.options.idle_timeout = Some(time);
         self

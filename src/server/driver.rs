@@ -65,7 +65,7 @@ impl Drop for Ended {
     }
 }
 
-/// What the listeners of a shard have, and other processes may have replaced by their own.
+/// Settings of a shard's listeners. Another process that has had the listeners may have replaced them.
 pub(super) struct ListenerSettings {
     /// The BPF program; `None` where they have none.
     pub program: Option<OwnedFd>,
@@ -119,6 +119,7 @@ pub(super) struct ShardStart<M> {
     /// The accept queue of each listener in the process before.
     pub inherited_backlog: usize,
     pub slot: Option<HandoverSlot>,
+    /// Accepts in flight on each listener.
     pub accepts: usize,
     pub drain_timeout: Duration,
     pub connection_ages: bool,
@@ -192,6 +193,7 @@ pub(super) struct ServerDriver<S: Service> {
     /// While stopping.
     closing: Option<Closing>,
     listeners: ListenerSettings,
+    /// Accepts in flight on each listener.
     accepts: usize,
     /// Where it finds the way to a successor, if there may be one.
     slot: Option<HandoverSlot>,

@@ -50,7 +50,7 @@ impl IdlePolicy {
         if self == IdlePolicy::Poll {
             return Ok(IdleChoice { park: IdleBackend::Poll, refusal: None });
         }
-        // Each accept brings a plain descriptor, which is closed when it is named.
+        // Each accept in flight may bring a plain descriptor, which is closed once its connection is in its slot.
         let accepts: u64 = plans.iter().map(|plan| (plan.accepts * plan.ports.len()) as u64).sum();
         let enough = needs(plans, host.keeps_descriptors()).descriptors() + accepts <= nofile;
         let possible = if enough { host.filters() } else { Err(Errno::EMFILE) };

@@ -29,10 +29,10 @@ use crate::plan::Reserve;
 const FASTEST_SHORTAGE: f64 = 720e6;
 
 /// The shortest time until the next look.
-const SHORTEST_LOOK: Duration = Duration::from_millis(50);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest time until the next look.
-const LONGEST_LOOK: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A limit on memory that is near.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Shortage {
 
     fn look_again(&self) -> Duration {
         let left = self.have.saturating_sub(self.reserve) as f64;
-        Duration::from_secs_f64(left / FASTEST_SHORTAGE).clamp(SHORTEST_LOOK, LONGEST_LOOK)
+        Duration::from_secs_f64(left / FASTEST_SHORTAGE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
     }
 }
 
@@ -79,7 +79,7 @@ struct State {
     last: Option<Shortage>,
 }
 
-/// What new connections come in by: the gate of all shards, and their listeners.
+/// Controls whether new connections come in: the gate of all shards, and their listeners.
 pub(super) struct ListenerControl {
     gate: AdmissionGate,
     backlog: i32,
@@ -230,8 +230,8 @@ impl Watch {
 
     /// Opens or shuts the gate and the listeners as the nearest limit wants it. Returns the pause until the next look.
     fn look(&self) -> Duration {
-        // What cannot be read for a moment is as it was.
-        let Some(near) = Shortage::nearest(&self.host, self.reserve) else { return SHORTEST_LOOK };
+        // While no limit can be read, the gate stays as it is.
+        let Some(near) = Shortage::nearest(&self.host, self.reserve) else { return SHORTEST_PAUSE };
         let before = self.control.gate.level();
         let level = near.level(before);
         let pause = near.look_again();

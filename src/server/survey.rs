@@ -73,7 +73,7 @@ impl Survey {
         let awake = goal.awake;
         let plans = plan::server(&goal, host.lockable(raised.memory.1.soft))?;
         host.check_locked_memory(raised.memory.1.soft, goal.connections, |n| plan::server_needs(&goal, n))?;
-        // One more looks at memory.
+        // The memory monitor takes one thread more.
         check_threads(1 + THREADS_PER_SHARD * plans.len() as u64)?;
         #[cfg(feature = "tls")]
         let tls = options.tls.as_ref().map(|tls| Secured::new(tls, &host, plans.len())).transpose()?;

@@ -28,7 +28,7 @@ use crate::sys::{self, Catcher, SharedMemory};
 use crate::takeover::{Hello, ShardTerms, Speaks, StateFile, Terms, TermsText, store, tell_ready};
 
 pub(super) use predecessor::{Arrival, Arrivals, Inheritance, Queue};
-pub(super) use successor::{Answer, Desk, HandoverSlot, Link, Parcel};
+pub(super) use successor::{Answer, HandoverMessage, HandoverSlot, Link, SuccessorListener};
 
 /// Why two servers do not hand over where one does not see the other's process: in containers with PIDs of their own.
 const OTHER_PROCESSES: &str =
@@ -160,14 +160,15 @@ impl<M: Send + 'static> Server<M> {
         let offer: Offer = outliving.offer(&self.listeners, catcher, metrics)?.into();
         let stale = inheritance.as_ref().map(|inheritance| inheritance.stale(&offer)).unwrap_or_default();
         let (control, events) = (self.control.clone(), launch.events.clone());
-        let desk = Desk::prepare(&path, path_listener, terms.clone(), offer.clone(), slots, control, events)?;
+        let prepared =
+            SuccessorListener::prepare(&path, path_listener, terms.clone(), offer.clone(), slots, control, events)?;
         if let Some(inheritance) = &mut inheritance {
             self.pauses = inheritance.take_over(&path, queues)?;
         }
         self.command_all(UNITED);
         outliving.state.write(&terms);
         leave(&offer, &stale, &launch.events);
-        self.desk = Some(desk.open());
+        self.successor_listener = Some(prepared.open());
         tell_ready();
         if let Some(inheritance) = &inheritance {
             inheritance.succeeded();
@@ -241,8 +242,9 @@ impl Outliving {
     }
 }
 
-/// Leaves descriptors with the service manager, if there is one, which forgets those that are `stale`. One that does not take
-/// them is not needed, and not waited for again: then nothing outlives a kill.
+/// Leaves the descriptors of `offer` with the service manager, if there is one, and has it forget the `stale` names.
+/// The first message that the manager does not take ends this: nothing outlives a kill then, and the owner gets
+/// `StoreFailed`.
 fn leave(offer: &[(String, OwnedFd)], stale: &[String], events: &EventSink) {
     let Some(store) = store() else { return };
     let keep = |(name, descriptor): &(String, OwnedFd)| store.keep(name, descriptor.as_fd());

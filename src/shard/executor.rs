@@ -1,5 +1,5 @@
 //! The executor of a shard's thread: glommio, which is named here and nowhere else. The shard's data never passes
-//! through it. It pins the thread to a core, and has the timers and the wait for the doorbell in a long sleep.
+//! through it. It runs the thread, which pins itself, and has the timers and the wait for the doorbell in a long sleep.
 
 use std::future::Future;
 use std::rc::Rc;

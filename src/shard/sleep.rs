@@ -17,7 +17,7 @@ use crate::sys::Doorbell;
 /// calls of two more rings and a membarrier(2), which interrupts this process's other cores (`heavy` in glommio's
 /// sys/uring.rs). With 1 ms here, a message every 1.5 ms cost two wake-ups; and a timer that is due before the next
 /// clock tick must be programmed and taken back, which cost a virtual machine 15 us a message.
-const LONGEST_DOZE: Duration = Duration::from_millis(100);
+const LONGEST_IN_RING: Duration = Duration::from_millis(100);
 
 /// The length of a nap while other connections have messages.
 const NAP: Duration = Duration::from_micros(150);
@@ -27,9 +27,9 @@ const NAP_IN_SILENCE: Duration = Duration::from_micros(450);
 
 /// How long a sleep that may last for `left` is in the first ring, after one of `last`. An idle shard wakes a few times a
 /// second for what is due, and would wake twice as often from sleeps in two parts.
-pub(super) fn doze(left: Duration, last: Duration) -> Duration {
-    let is_long_again = last >= LONGEST_DOZE && left > LONGEST_DOZE;
-    if is_long_again { Duration::ZERO } else { left.min(LONGEST_DOZE) }
+pub(super) fn time_in_ring(left: Duration, last: Duration) -> Duration {
+    let is_long_again = last >= LONGEST_IN_RING && left > LONGEST_IN_RING;
+    if is_long_again { Duration::ZERO } else { left.min(LONGEST_IN_RING) }
 }
 
 /// How long to nap. In a storm each reset would wake the shard, and a wake-up by the doorbell costs as much as closing

@@ -156,7 +156,12 @@ impl Driver<Machine> for Echo {
         self.meddle(connections, conn, data)
     }
 
-    fn ended(&mut self, _net: &mut Connections<u32, Machine>, _conn: ConnId, reason: CloseReason) -> Result<()> {
+    fn ended(
+        &mut self,
+        _connections: &mut Connections<u32, Machine>,
+        _conn: ConnId,
+        reason: CloseReason,
+    ) -> Result<()> {
         self.turns.seen().ended.push((self.turns.time(), reason));
         Ok(())
     }

@@ -155,7 +155,8 @@ impl Catcher {
     /// `ring_bytes` bytes, which becomes a power of two from 256 KiB to 1 GiB. The table takes 11.4 bytes for each
     /// connection, all of which the kernel allocates at once.
     ///
-    /// Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, and with ENOMEM.
+    /// Fails with EPERM without CAP_BPF, with EACCES without CAP_PERFMON, with ENOMEM, and with E2BIG where the table
+    /// would need 2^31 buckets or more.
     pub fn new(shards: usize, connections: u64, ring_bytes: u32) -> io::Result<Catcher> {
         let ring_bytes = ring::ring_bytes(ring_bytes);
         let table = Table::new(shards, connections)?;
@@ -197,9 +198,7 @@ impl Catcher {
         let mapping = Mapping::new(&words, 0, bytes_of_words(&table), libc::PROT_READ | libc::PROT_WRITE)?;
         let shared = Arc::new(Shared { words: mapping, transits });
         shared.transits().store(0, Ordering::SeqCst);
-        let transits = transits * size_of::<u64>();
-        let maps = Maps { table: &table, rings: ring_map.as_raw_fd(), words: words.as_raw_fd(), transits };
-        let program = bpf::load(bpf::SOCKET_FILTER, &maps.catching())?;
+        let program = bpf::load(bpf::SOCKET_FILTER, &maps_of(&table, &ring_map, &words, transits).catching())?;
         let rings = rings.into_iter().map(|ring| (ring, AtomicBool::new(false))).collect();
         Ok(Catcher { table, rings, ring_bytes, ring_map, words, shared, program, processes })
     }
@@ -224,9 +223,9 @@ impl Catcher {
     }
 
     /// Removes the connections of a shard whose index is not to stay. To be called while that shard inserts and removes
-    /// none. Returns how many there were.
-    pub fn retain(&self, shard: usize, stays: impl Fn(u32) -> bool) -> u64 {
-        self.table.retain(shard, stays)
+    /// none.
+    pub fn retain(&self, shard: usize, stays: impl Fn(u32) -> bool) {
+        self.table.retain(shard, stays);
     }
 
     /// Bytes of memory of the table.
@@ -322,9 +321,14 @@ impl Catcher {
     }
 
     fn for_programs(&self) -> Maps<'_> {
-        let transits = self.processes % PROCESSES * size_of::<u64>();
-        Maps { table: &self.table, rings: self.ring_map.as_raw_fd(), words: self.words.as_raw_fd(), transits }
+        maps_of(&self.table, &self.ring_map, &self.words, self.shared.transits)
     }
+}
+
+/// The maps as programs have them. `transits` is the word in which this process counts its transits.
+fn maps_of<'a>(table: &'a Table, rings: &OwnedFd, words: &OwnedFd, transits: usize) -> Maps<'a> {
+    let (rings, words) = (rings.as_raw_fd(), words.as_raw_fd());
+    Maps { table, rings, words, transits: transits * size_of::<u64>() }
 }
 
 /// Listens at an address, also where this network has it not: a host may have connections of a family without having its

@@ -28,7 +28,7 @@ impl Known {
 pub struct Sleeper {
     /// Its name.
     pub name: ConnId,
-    /// How much was said on it (`Connections::give`).
+    /// Its sequence numbers when it was given away (`Entries::said`).
     pub said: u64,
     /// What driver and service know.
     pub known: Known,
@@ -110,7 +110,7 @@ impl Writer {
         self.0.extend(bytes);
     }
 
-    /// The name of a connection, and how much was said on it.
+    /// The name of a connection, and its sequence numbers (`Entries::said`).
     fn said_at(&mut self, (name, said): (ConnId, u64)) {
         self.number(name.to_number().to_le_bytes());
         self.number(said.to_le_bytes());
@@ -207,14 +207,9 @@ impl KnownSleepers {
         self.0.0
     }
 
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.0.0.len()
-    }
-
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.0.0.is_empty()
     }
 
     /// Reads what `encode` has written; `None` for anything else.

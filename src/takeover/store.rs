@@ -25,7 +25,8 @@ pub fn store() -> Option<Store> {
 impl Store {
     /// Leaves a descriptor with the manager under a name. One that it has already it keeps once.
     pub fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-        // The manager polls a descriptor that it keeps and forgets it when that fails, as it does for a map.
+        // The manager would poll each descriptor that it keeps, and drop one whose poll fails. The poll of a BPF map
+        // fails, so FDPOLL=0 turns that off.
         let text = format!("FDSTORE=1\nFDNAME={PREFIX}{name}\nFDPOLL=0");
         tell_datagram(&self.socket, &text, &[descriptor])
     }

@@ -45,7 +45,7 @@ impl Hello {
 /// What a server hands over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// Who hands over.
+    /// The format and the version of the server that hands over.
     #[serde(flatten)]
     pub hello: Hello,
     /// The address that it listens on.
@@ -66,7 +66,8 @@ pub struct Terms {
     /// Its network namespace, such as `net:[4026531840]`; `None` where that is not known.
     #[serde(default)]
     pub network: Option<String>,
-    /// The number of the process that tells this. Who asked may have connected when another one listened there.
+    /// The PID of the process that sends these terms. Another process may have listened at the path when the successor
+    /// connected, so the successor compares this with the peer of its socket.
     #[serde(default)]
     pub process: u32,
 }
@@ -230,7 +231,8 @@ impl TermsText {
     }
 }
 
-/// Where terms lie that outlive a process, and with them the words in which shards write which window of time it is.
+/// A file in memory that outlives its process: one word for each shard with the present window of time (`WindowWord`),
+/// and the terms.
 pub struct StateFile {
     memory: SharedMemory,
     mapping: Arc<Mapping>,

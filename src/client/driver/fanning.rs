@@ -252,7 +252,7 @@ impl ClientDriver {
     fn is_busy(&self, connections: &mut ClientConnections, publisher: ConnId) -> bool {
         let Some(state) = connections.state(publisher).copied() else { return false };
         let awaits = self.config.protocol(state.index).is_acknowledged() && self.window.get(state.key()).is_some();
-        awaits || connections.is_sending(publisher)
+        awaits || connections.has_data_under_way(publisher)
     }
 
     fn publish_due(&mut self, connections: &mut ClientConnections, now: Instant) -> Result<Schedule> {

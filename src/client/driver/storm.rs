@@ -419,7 +419,7 @@ impl ClientDriver {
                 continue;
             }
             let Some(state) = connections.state(conn).map(|state| *state) else { continue };
-            if connections.is_sending(conn) {
+            if connections.has_data_under_way(conn) {
                 continue;
             }
             let number = self.config.number(state.index);

@@ -33,19 +33,22 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
     }
 
-    /// The first sleeping connection that was not given away yet, which is from now on; its state can be read until `give`.
-    /// Looks at `rows` of them at most, and takes those off that. `None` with rows left means that all are given away.
+    /// Gives away the next sleeping connection and returns its name. Its state can be read until `give`. Looks at
+    /// `rows` entries at most, and subtracts those that it looked at from `rows`. While connections are being given
+    /// away, `None` with `rows` above 0 means that all are given away.
     pub fn next_to_give(&mut self, rows: &mut usize) -> Option<ConnId> {
         self.engine.hibernation.as_mut()?.next_to_give(rows)
     }
 
-    /// The one that `next_to_give` has named is gone: how much was said on it so far, and its TLS session.
+    /// Finishes giving away the connection that `next_to_give` named. Returns its sequence numbers (`Entries::said`)
+    /// and its TLS session, which is taken out.
     pub fn give(&mut self, name: ConnId) -> (u64, Option<Wiped>) {
         let said = self.engine.hibernation.as_mut().map_or(0, |hibernation| hibernation.give(name));
         (said, self.engine.carry_tls(name))
     }
 
-    /// Takes back those that were given away, while they are not all: no other process has had them. Returns them.
+    /// Takes back the connections that were given away, as long as not all were: until then no other process has had
+    /// them. Returns their names.
     pub fn stop_giving(&mut self) -> Vec<ConnId> {
         let names = self.engine.hibernation.as_mut().map(|hibernation| hibernation.stop_giving()).unwrap_or_default();
         self.engine.await_handshakes_of_sleepers();
@@ -104,8 +107,8 @@ impl<S: Default, P: Platform> Connections<S, P> {
         }
     }
 
-    /// Takes sleeping connections over. `keeps` tells of each, and of how much was said on it, whether what it needs is here:
-    /// the others are reset, and lost.
+    /// Takes sleeping connections over. `keeps` gets the name and the sequence numbers of each, and returns whether all
+    /// that it needs is in this process. The others are reset, and counted as lost.
     pub fn take_over_sleepers(&mut self, from: SleepersFrom, keeps: &dyn Fn(ConnId, u64) -> bool) -> Result<()> {
         let Engine { hibernation, idle, .. } = &mut self.engine;
         let noted = hibernation.as_ref().map(|hibernation| hibernation.noted_window());

@@ -45,7 +45,7 @@ impl<S, R> Around<'_, S, R> {
     /// As `Engine::is_opened`.
     fn is_opened(&self, _name: ConnId) -> bool {
         #[cfg(feature = "tls")]
-        return self.tls.is_none_or(|tls| tls.has_opened(_name));
+        return self.tls.is_none_or(|tls| tls.has_session(_name));
         #[cfg(not(feature = "tls"))]
         true
     }
@@ -213,7 +213,8 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
-    /// Copies the payload of the segment that woke a connection last, which is awake with that. Returns how long it is.
+    /// Copies the payload that was delivered last, to a woken connection or to one that sleeps on, and counts how long
+    /// that took. Returns the bytes copied: at most what `into` holds.
     pub fn copy_payload(&self, into: &mut [u8]) -> usize {
         let Some(Delivery { segment, caught, .. }) = &self.delivery else { return 0 };
         let payload = self.bytes.get(segment.payload()).unwrap_or_default();
@@ -223,7 +224,8 @@ impl<S: Default> Hibernation<S> {
         len
     }
 
-    /// The segment that woke a connection, caught then, is where it belongs: with the driver, or on its way to the socket.
+    /// Counts how long a wake took: from the catch of its segment until now, when the payload is with the driver or the
+    /// segment is on its way to the socket.
     fn woke_for(&self, caught: CaughtAt) {
         self.wakes.count(self.host.since(caught));
     }

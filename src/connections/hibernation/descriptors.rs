@@ -37,13 +37,8 @@ impl<S: Default> Hibernation<S> {
         Some(kept.map_or(Err(std::io::ErrorKind::NotFound.into()), OwnedFd::try_clone))
     }
 
-    /// A connection that was accepted is refused: no descriptor of it is kept.
-    pub fn refused(&mut self, conn: ConnId) {
-        self.drop_descriptor(conn.ring(), conn.slot());
-    }
-
     /// Closes the descriptor that is kept of a slot's socket, if there is one.
-    pub(super) fn drop_descriptor(&mut self, ring: usize, slot: u32) {
+    pub fn drop_descriptor(&mut self, ring: usize, slot: u32) {
         if let Some(kept) = &mut self.kept {
             kept.remove(&(ring, slot));
         }

@@ -28,8 +28,8 @@ const TIMERS_PER_PASS: usize = 64;
 /// 7 s is likely gone.
 const RETRIES_WHILE_STOPPING: u8 = 2;
 
-/// How long a connection that is closed at once waits then for the acknowledgement of what it was sent without a socket, if it
-/// gets no socket that sends it again.
+/// While the shard is about to end: how long a close with `CloseMode::Immediate` waits for the acknowledgement of bytes
+/// that were sent without a socket, if the connection gets no socket that sends them again.
 const LONGEST_WHILE_STOPPING: Duration = Duration::from_secs(7);
 
 /// Ends for which memory is kept, at some 60 bytes each. What a mass disconnect took beyond that is given back after it.
@@ -107,8 +107,8 @@ impl SleeperEndings {
         ending
     }
 
-    /// The driver was told of the end of an entry's connection. Returns whether that is under way: its FIN is to be
-    /// acknowledged yet.
+    /// The driver was told of the end of an entry's connection. Returns whether that end is still under way, TIME_WAIT
+    /// included: the entry is needed until it is over.
     pub fn told(&mut self, index: u32) -> bool {
         let Some(ending) = self.closings.get_mut(&index) else { return false };
         ending.told = true;

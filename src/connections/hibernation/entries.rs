@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use super::records::Records;
 use crate::connections::slots::Cursor;
 use crate::constants::SLOT_BITS;
-use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple};
+use crate::hibernation::{Checkpoint, Negotiated, Progress, Scales, Tuple, octets};
 use crate::sys::SharedMemory;
 use crate::token::ConnId;
 pub(super) use entry::Whereabouts;
@@ -50,7 +50,8 @@ pub(super) struct Found {
     pub asleep: u32,
     /// Those that end.
     pub ending: Vec<u32>,
-    /// Connections that were awake and have no socket any more; their entries are free now.
+    /// Connections that cannot go on: they were awake and have no socket any more, or their entry names no ends, or
+    /// addresses that are not there. Their entries are free now.
     pub lost: u32,
 }
 
@@ -216,9 +217,9 @@ impl Entries {
         self.addresses.catch_up()
     }
 
-    /// Takes entries over that another process, or an earlier one, has left: looks at all, and makes what else is
-    /// known of them. `has_socket` tells of a connection that was awake whether it still has its socket: in the
-    /// process that hands over, or here.
+    /// Takes entries over that another process, or an earlier one, has left: looks at all, and rebuilds the lists of
+    /// free entries and of free addresses. `has_socket` tells of a connection that was awake whether it still has its
+    /// socket: in the process that hands over, or here.
     pub fn take_stock(&mut self, has_socket: impl Fn(u32) -> bool) -> Found {
         let surrendered = std::mem::take(&mut self.surrendered);
         (self.free_head, self.free_addresses) = (NONE, Vec::new());
@@ -293,7 +294,9 @@ impl Entries {
             (remote, local) => {
                 flags |= IPV6;
                 let scope = if let SocketAddr::V6(local) = local { local.scope_id() } else { 0 };
-                let Some(kept) = self.keep_addresses(Addresses([remote, local].map(octets))) else { return };
+                let Some(kept) = self.keep_addresses(Addresses([remote, local].map(|end| octets(end.ip())))) else {
+                    return;
+                };
                 (kept, scope)
             }
         };
@@ -393,8 +396,9 @@ impl Entries {
         Some(Checkpoint { tuple: self.tuple(index)?, negotiated: self.negotiated(index)?, progress })
     }
 
-    /// How many bytes each end of a sleeping connection has sent, as the two sequence numbers: they show whether anything
-    /// was said on it since.
+    /// Both sequence numbers of a sleeping connection: `rcv_nxt` in the lower half, and in the upper `snd_nxt` without
+    /// the bytes that its peer has not acknowledged. They differ from an earlier value if either end has received
+    /// something from the other since.
     pub fn said(&self, index: u32) -> u64 {
         self.get(index).map_or(0, |entry| u64::from(entry.received) | u64::from(entry.sent) << 32)
     }
@@ -428,13 +432,6 @@ impl Entries {
     /// The cursor before an index.
     pub fn cursor_before(index: u32) -> Cursor {
         Cursor { ring: (index >> SLOT_BITS) as usize, slot: index & ((1 << SLOT_BITS) - 1) }
-    }
-}
-
-fn octets(end: SocketAddr) -> [u8; 16] {
-    match end.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
     }
 }
 

@@ -49,7 +49,7 @@ impl WindowWord {
     }
 }
 
-/// The name of a connection, and how much was said on it so far.
+/// The name of a connection, and its sequence numbers at a moment (`Entries::said`).
 pub type SaidAt = (ConnId, u64);
 
 /// What is known of a shard's sleeping connections beside their entries. Empty where the process was killed that knew
@@ -114,13 +114,14 @@ impl<S: Default> Hibernation<S> {
         }
     }
 
-    /// The window of time in which an earlier process wrote down last which it is.
+    /// The window of time that was last written to shared memory (`note_window`); 0 where there is none.
     pub fn noted_window(&self) -> u16 {
         self.window.as_ref().map_or(0, WindowWord::read)
     }
 
-    /// Whether an entry without a slot here is another process's. One whose connection ends becomes that at last, with all:
-    /// until then its driver is told, and it is released, here.
+    /// Whether an entry without a slot here belongs to another process. While sleeping connections are being given
+    /// away, only those given so far that sleep do: a connection that ends stays here until its driver was told and the
+    /// entry is released. Once all are given away, every such entry does.
     pub(super) fn is_given(&self, index: u32) -> bool {
         match self.given {
             Given::Nothing => false,
@@ -161,9 +162,9 @@ impl<S: Default> Hibernation<S> {
         self.given = Given::Below(0);
     }
 
-    /// The first sleeping connection that was not given away yet, which is from now on: nothing is sent to it, but its state
-    /// can be read until `give`. Looks at `rows` entries at most, and takes those off that. `None` with rows left means that
-    /// all are given away.
+    /// Gives away the next sleeping connection and returns its name. Nothing is sent to it from now on, and its state
+    /// can be read until `give`. Looks at `rows` entries at most, and subtracts those that it looked at from `rows`.
+    /// While connections are being given away, `None` with `rows` above 0 means that all are given away.
     pub fn next_to_give(&mut self, rows: &mut usize) -> Option<ConnId> {
         let Given::Below(first) = self.given else { return None };
         for index in first..self.entries.len() {
@@ -180,8 +181,8 @@ impl<S: Default> Hibernation<S> {
         None
     }
 
-    /// The one that `next_to_give` has named is gone, with its driver's state: should its entry come back, another
-    /// connection may have it. Returns what was said on it so far.
+    /// Finishes giving away the connection that `next_to_give` named. Drops its driver's state, since its entry may
+    /// have another connection if it comes back. Returns its sequence numbers (`Entries::said`).
     pub fn give(&mut self, name: ConnId) -> u64 {
         self.leaving = NO_ENTRY;
         let Some(index) = self.entries.find(name) else { return 0 };
@@ -201,7 +202,8 @@ impl<S: Default> Hibernation<S> {
         matches!(self.given, Given::Below(_))
     }
 
-    /// Takes back what was given away, as long as that is not all: no other process has had it.
+    /// Takes back the connections that were given away, as long as not all were: until then no other process has had
+    /// them. Returns their names.
     pub fn stop_giving(&mut self) -> Vec<ConnId> {
         let Given::Below(first) = std::mem::replace(&mut self.given, Given::Nothing) else { return Vec::new() };
         let sleeps = |index: &u32| self.entries.whereabouts(*index).is_asleep();
@@ -233,7 +235,7 @@ impl<S: Default> Hibernation<S> {
         Surrendered { closings, unsent }
     }
 
-    /// The name of an entry's connection, and how much was said on that.
+    /// The name of an entry's connection, and its sequence numbers now.
     fn said_at(&self, index: u32) -> SaidAt {
         (self.entries.name_of(index), self.entries.said(index))
     }
@@ -285,11 +287,11 @@ impl<S: Default> Hibernation<S> {
         self.grace_look = None;
     }
 
-    /// Takes the sleeping connections over that another process hands over, or has left when it was killed. Connections that
-    /// were awake without a socket here or in a process that hands over are lost. Of what was `surrendered` counts what
-    /// belongs to connections on which nothing was said since. Those to which something else was on its way are lost too, as that
-    /// cannot be sent again. `keeps` tells of each that sleeps, and of what was said on it, whether what it needs is here: the
-    /// others are reset, and lost.
+    /// Takes over the sleeping connections that another process hands over, or has left when it was killed. A
+    /// connection that was awake is lost if neither the process that hands over nor this one has its socket. A part of
+    /// `surrendered` counts only if its connection's sequence numbers are still the same. A connection with bytes on
+    /// their way that `surrendered` lacks is reset and lost, as they cannot be sent again. `keeps` is asked for each
+    /// sleeping connection, with its sequence numbers, whether all that it needs is here; if not, it is reset and lost.
     pub fn take_over<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
@@ -377,11 +379,6 @@ impl<S: Default> Hibernation<S> {
         };
         self.settle_in(index, conn);
         true
-    }
-
-    /// The connection of a slot is another process's now.
-    pub fn departed(&mut self, conn: ConnId) {
-        self.leave_slot(conn.ring(), conn.slot());
     }
 
     /// Entries of connections that ended here since the others were given away.

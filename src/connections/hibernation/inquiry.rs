@@ -54,7 +54,7 @@ impl Inquiry {
         }
     }
 
-    /// A round is over, in which or after which no RST was dropped if `calm`.
+    /// The round is over. `calm` if no RST was dropped since the round was scheduled.
     fn end(&mut self, calm: bool) {
         self.round = None;
         if calm {

@@ -33,7 +33,8 @@ pub(super) struct SleeperKeepalive {
     due: Mark,
     /// When the last step was.
     stepped: Mark,
-    /// Entries that are to be visited by now. One of few comes only after many steps.
+    /// Entries that are due for a visit, with a fraction: with few entries the next one is due only after several
+    /// steps.
     owed: f64,
     /// Probes that the peer of an entry's connection has not answered.
     unanswered: HashMap<u32, u32>,

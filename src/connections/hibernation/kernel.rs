@@ -34,9 +34,10 @@ pub struct KernelHost {
     _steering: Arc<Steering>,
     shard: usize,
     caught: sys::Caught,
-    /// Sends answers, and lets caught segments arrive.
+    /// Sends segments of our own to peers.
     answers: RawSender,
-    released: RawSender,
+    /// Re-injects caught segments, and tells woken sockets their round-trip time.
+    reinjector: RawSender,
     grace: Arc<GracePeriods>,
     /// What woken sockets are given.
     program: OwnedFd,
@@ -73,7 +74,7 @@ impl KernelHost {
             _steering: steering,
             shard,
             answers: RawSender::without_mark()?,
-            released: RawSender::new()?,
+            reinjector: RawSender::new()?,
             grace,
             program,
             keepalive,
@@ -240,7 +241,7 @@ impl HibernationHost for KernelHost {
             self.untold = rest;
             return repair::restore(checkpoint, &wish, blank);
         }
-        let Restored { socket, told } = round_trip::restore(checkpoint, &wish, blank, &self.released, seen)?;
+        let Restored { socket, told } = round_trip::restore(checkpoint, &wish, blank, &self.reinjector, seen)?;
         if let Some(told) = told {
             let [least, most] = WAKES_UNTOLD;
             self.untold = if told { 0 } else { (2 * self.untold_before).clamp(least, most) };
@@ -291,7 +292,7 @@ impl HibernationHost for KernelHost {
     }
 
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {
-        self.released.reinject(tuple, segment, whole_len)
+        self.reinjector.reinject(tuple, segment, whole_len)
     }
 
     fn timestamp_clock(&self) -> u32 {

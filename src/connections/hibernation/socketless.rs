@@ -41,8 +41,9 @@ const RECALLS_PER_PASS: usize = 64;
 /// An acknowledgement that is late may have been caught already, and wait behind other segments: for so long it may.
 const LONGEST_BEHIND_OTHERS: Duration = Duration::from_millis(50);
 
-/// A shard that let acknowledgements wait looks into the ring buffer once more after this time. A processor may have read that
-/// they may wait, and write a record only when they may not any more: that record wakes nobody.
+/// After acknowledgements were allowed to wait, the shard looks into the ring buffer once more after this time. A
+/// processor may read the word that allows it, and write its record only after the word has changed: that record wakes
+/// nobody.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 
 /// Connections that are remembered for the messages that they had lately. If there are more, the first are forgotten early.
@@ -71,8 +72,8 @@ struct Recent {
 }
 
 impl Recent {
-    /// A connection is to have a message now. Tells whether it had one of that kind within `time`.
-    fn had(&mut self, index: u32, which: Had, now: Mark, time: Duration) -> bool {
+    /// Notes that a connection is to have a message now. Tells whether it had one of that kind within `time`.
+    fn note(&mut self, index: u32, which: Had, now: Mark, time: Duration) -> bool {
         while let Some((at, key)) = self.order.front().copied()
             && (now.since(at) >= time || self.order.len() >= MOST_RECENT)
         {
@@ -116,7 +117,7 @@ pub(super) struct Socketless {
     drained: VecDeque<ConnId>,
     /// How caught segments wake the shard.
     patience: Patience,
-    /// When to look for one that has woken nobody.
+    /// When to look into the ring buffer once more (`LAST_LOOK`).
     last_look: Option<Mark>,
     /// Empty between uses; kept for their memory.
     reply: Vec<u8>,
@@ -198,7 +199,7 @@ impl<S: Default> Hibernation<S> {
     /// had a message of that kind within the silence after which it sleeps, and a slot is free.
     fn talks<R: RingOps>(&mut self, around: &Around<'_, S, R>, index: u32, which: Had) -> bool {
         let Socketless { recent, after, .. } = &mut self.socketless;
-        recent.had(index, which, around.clock.now(), *after) && !around.parts.slots.is_full()
+        recent.note(index, which, around.clock.now(), *after) && !around.parts.slots.is_full()
     }
 
     /// A sleeping connection has received what comes next, as this checkpoint has it. Returns its name if the driver may have
@@ -350,8 +351,9 @@ impl<S: Default> Hibernation<S> {
         flying.unwrap_or_else(|| self.unsent.flown(self.entries.name_of(index)))
     }
 
-    /// All that is kept of a connection without a socket, with what its peer was sent and has not acknowledged. A socket that
-    /// is to send that again is made without it.
+    /// The checkpoint of a connection without a socket, in which `sent` includes the bytes that its peer has not
+    /// acknowledged. A socket that shall send those bytes again is made from `Entries::checkpoint`, which leaves them
+    /// out.
     pub(super) fn checkpoint(&self, index: u32) -> Option<Checkpoint> {
         let mut checkpoint = self.entries.checkpoint(index)?;
         checkpoint.progress.sent = checkpoint.progress.sent.wrapping_add(self.unacknowledged(index));
@@ -466,14 +468,14 @@ mod tests {
     fn what_a_connection_had_is_remembered_for_a_time() {
         let (start, time) = (Mark::default(), Duration::from_secs(1));
         let mut recent = Recent::default();
-        assert!(!recent.had(1, Had::Received, start, time));
-        assert!(!recent.had(1, Had::Sent, start, time));
+        assert!(!recent.note(1, Had::Received, start, time));
+        assert!(!recent.note(1, Had::Sent, start, time));
         let later = start.after(time / 2);
-        assert!(recent.had(1, Had::Received, later, time));
-        assert!(!recent.had(2, Had::Received, later, time));
+        assert!(recent.note(1, Had::Received, later, time));
+        assert!(!recent.note(2, Had::Received, later, time));
         let end = start.after(time);
-        assert!(!recent.had(1, Had::Received, end, time));
-        assert!(recent.had(2, Had::Received, end, time));
+        assert!(!recent.note(1, Had::Received, end, time));
+        assert!(recent.note(2, Had::Received, end, time));
         assert_eq!((recent.known.len(), recent.order.len()), (2, 2));
     }
 
@@ -495,7 +497,7 @@ mod tests {
     fn not_more_than_some_are_remembered() {
         let mut recent = Recent::default();
         for index in 0..2 * MOST_RECENT as u32 {
-            assert!(!recent.had(index, Had::Sent, Mark::default(), Duration::from_secs(1)));
+            assert!(!recent.note(index, Had::Sent, Mark::default(), Duration::from_secs(1)));
         }
         assert_eq!((recent.known.len(), recent.order.len()), (MOST_RECENT, MOST_RECENT));
     }

@@ -181,9 +181,11 @@ impl<S: Default> Hibernation<S> {
         self.unsent.keep(name, bytes, most, is_short)
     }
 
-    /// Closes a connection that is to be told more only once that has been sent; until then it is sent nothing more. `false`
-    /// if nothing is kept for it, or if it is to be closed at once: then it is closed now. What it was sent without a socket goes
-    /// before its end all the same, as what the kernel has does, but for a reset, and not for long while the shard is about to end.
+    /// Puts off the close of a connection until what is kept for it has been sent; nothing more is kept for it then.
+    /// Returns `false` where the caller is to close now, as nothing is kept or `mode` does not wait. `Graceful` and
+    /// `Lingering` wait for all. `Immediate` waits only for bytes that were sent without a socket and are not
+    /// acknowledged, and for a reply that is being collected at the call. For bytes that an earlier call recalled it
+    /// waits no longer once the shard has been about to end for `LONGEST_WHILE_STOPPING`. `Abort` waits for nothing.
     pub(super) fn defer_close(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason, now: Mark) -> bool {
         let was_sent = mode != CloseMode::Abort && self.recall(name);
         let defers = match mode {

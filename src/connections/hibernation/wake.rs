@@ -26,8 +26,8 @@ pub(in crate::connections) enum Wake {
 }
 
 impl<S: Default> Hibernation<S> {
-    /// Wakes a sleeping connection, from the state that is kept of it and as changed by `from`. `seen` is the peer's last
-    /// timestamp, or 0 where that is not known.
+    /// Wakes a sleeping connection from the checkpoint `from`: what is kept of it, with what a caught segment may have
+    /// changed. `seen` is the peer's last timestamp, or 0 where that is not known.
     pub(super) fn wake<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,

@@ -500,7 +500,7 @@ impl Occupant {
     fn check(&self, lifecycle: SlotState) {
         assert_eq!((lifecycle.is_live(), lifecycle.is_free()), (self.stands, false));
         let busy = self.busy();
-        assert_eq!(lifecycle.is_sending(), busy || self.kept);
+        assert_eq!(lifecycle.has_data_under_way(), busy || self.kept);
         if !self.is_heard() {
             return;
         }

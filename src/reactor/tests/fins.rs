@@ -25,23 +25,23 @@ struct Noting {
 impl Driver for Noting {
     type State = ();
 
-    fn opened(&mut self, _net: &mut Connections<()>, _conn: ConnId) -> Result<()> {
+    fn opened(&mut self, _connections: &mut Connections<()>, _conn: ConnId) -> Result<()> {
         self.opened += 1;
         Ok(())
     }
 
-    fn received(&mut self, _net: &mut Connections<()>, _conn: ConnId, data: &mut [u8]) -> Result<Reply> {
+    fn received(&mut self, _connections: &mut Connections<()>, _conn: ConnId, data: &mut [u8]) -> Result<Reply> {
         self.messages += 1;
         Ok(Reply::Back(0..data.len()))
     }
 
-    fn ended(&mut self, _net: &mut Connections<()>, _conn: ConnId, reason: CloseReason) -> Result<()> {
+    fn ended(&mut self, _connections: &mut Connections<()>, _conn: ConnId, reason: CloseReason) -> Result<()> {
         assert_eq!(reason, CloseReason::PeerClosed);
         self.ended += 1;
         Ok(())
     }
 
-    fn turn(&mut self, _net: &mut Connections<()>, _now: Instant, _command: u32) -> Result<Schedule> {
+    fn turn(&mut self, _connections: &mut Connections<()>, _now: Instant, _command: u32) -> Result<Schedule> {
         Ok(Schedule::OnEvent)
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct SleepersHere {
 }
 
 struct SleeperHere {
-    /// How much was said on it when this was known.
+    /// Its sequence numbers when this was known (`Entries::said`).
     said: u64,
     known: Known,
     /// It has a TLS session.

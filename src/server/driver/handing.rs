@@ -12,15 +12,15 @@ use super::arriving::SleepersHere;
 use crate::connections::{Connections, Cursor, ReadinessToLeave, SleepersFrom};
 use crate::error::{Errno, Error, Result};
 use crate::reactor::Schedule;
-use crate::server::takeover::{Answer, Link, Parcel};
+use crate::server::takeover::{Answer, HandoverMessage, Link};
 use crate::service::Service;
 use crate::takeover::Kind;
 use crate::takeover::format::{Batch, Known, KnownSleepers, Sleeper, Sleepers};
 use crate::token::ConnId;
 use crate::wiped::Wiped;
 
-/// Connections that leave in one parcel. Each pauses from the moment when it is chosen until the successor receives.
-/// None is chosen while a parcel is under way.
+/// Connections that leave in one message. Each pauses from the moment when it is chosen until the successor receives.
+/// None is chosen while a message is under way.
 const BATCH: usize = 64;
 
 /// Rows, or entries of sleeping connections, that one step looks at.
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// The same while connections wait for it that are not received from.
 const SHORT_LOOK: Duration = Duration::from_micros(100);
 
-/// How long a service may take to be ready for a division.
+/// How long the service may take until `Service::may_divide` is `true`.
 const DIVISION_TIME: Duration = Duration::from_secs(2);
 
 /// How long handshakes that are under way have until they are over, from the beginning of the handing over. Then their
@@ -48,19 +48,19 @@ const SHORTAGE_TIME: Duration = Duration::from_secs(5);
 /// How far a shard has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Its accepts in flight end, and what its service has begun.
+    /// The accepts in flight, and the work that the service has begun, come to an end.
     Accepting,
     /// The sleeping connections are given away, some in each step.
     Giving,
-    /// The successor takes them over.
+    /// All sleeping connections were sent; the successor takes them over.
     Sleepers,
-    /// What is left of former sleeps settles.
+    /// Connections that woke lately leave the catcher's table, a grace period after their wake.
     Settling,
     /// Connections that are awake leave.
     Awake,
-    /// All have left. The other shards may not be so far.
+    /// All connections of this shard have left. Other shards may still be handing over.
     Left,
-    /// The successor is gone, or has given up.
+    /// The successor is gone or has given up. The shard awaits the answer that says how it goes on.
     Stranded,
 }
 
@@ -77,15 +77,16 @@ pub(super) struct Handing<S> {
     place: Cursor,
     /// Connections whose operations end.
     leaving: Vec<ConnId>,
-    /// A parcel is under way.
+    /// A message is under way.
     sent: bool,
     /// The connections in it, and what it says of them.
     away: Vec<ConnId>,
     batch: Batch,
     /// Since when no descriptor is left.
     short_since: Option<Instant>,
-    /// What was said of sleeping connections, and with them at last.
+    /// The messages `KnownSleepers` that were sent; they are read back if the successor fails.
     given: Vec<Arc<Wiped>>,
+    /// The message `Sleepers`, once it was sent.
     sleepers: Option<Arc<Wiped>>,
     /// What the service knows beside its connections, once they have left.
     rest: Option<Vec<u8>>,
@@ -126,7 +127,7 @@ impl<S: Service> Handing<S> {
     fn send(&mut self, kind: Kind, body: Arc<Wiped>, sockets: Vec<OwnedFd>) {
         self.sent = true;
         // Where the other end is gone the next answer says so.
-        let _ = self.link.to.send(Parcel { kind, body, sockets });
+        let _ = self.link.to.send(HandoverMessage { kind, body, sockets });
     }
 }
 

@@ -183,7 +183,8 @@ impl Inheritance {
         self.take(PATH).map(UnixListener::from)
     }
 
-    /// The names of what came, and is not what is offered under the same name: the service manager may still keep it.
+    /// The names of received descriptors whose files this server does not offer again under the same names: the service
+    /// manager may still keep them.
     pub fn stale(&self, offer: &[(String, OwnedFd)]) -> Vec<String> {
         let offered = |name: &String, file| {
             let same =
@@ -267,8 +268,8 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The server that listens there did not answer, or this process has no room for the answer. An end of what it says, or nothing
-/// in time, has no number of the kernel.
+/// The server that listens there did not answer, or this process has no room for the answer. Where it closed the
+/// connection or did not answer in time, the error has no errno.
 fn no_answer(path: &Path, error: &io::Error) -> HostError {
     let errno = error.raw_os_error().map(Errno).filter(|errno| *errno != Errno::EAGAIN);
     let reason = if errno.is_some_and(Errno::is_shortage) { TakeoverReason::Memory } else { TakeoverReason::NoAnswer };
@@ -327,7 +328,8 @@ impl Relays {
         }
     }
 
-    /// Whether the other process was killed, as far as a way tells that cannot be used any more.
+    /// Whether the other process was killed, to be asked once a channel has failed. Waits up to `END_TIME` for the end
+    /// of that process. `false` at once if a channel has failed on this side.
     fn is_orphaned(&self) -> bool {
         self.failed.get().is_none() && self.process.ends_within(END_TIME)
     }
@@ -363,7 +365,8 @@ impl Relays {
                 return Ok(pauses);
             }
             let sleepers = matches!(arrival, Arrival::Sleepers(_));
-            // Before it is served here: until the other process reads this it may serve it itself.
+            // `Taken` goes out before the connections are served here: until the other process has read it, that
+            // process may serve them.
             say(Kind::Taken)?;
             give(arrival)?;
             if sleepers {

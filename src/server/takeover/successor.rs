@@ -50,7 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const DESCRIPTORS_PER_MESSAGE: usize = 200;
 
 /// What a shard hands over in one message, with the sockets that go along.
-pub struct Parcel {
+pub struct HandoverMessage {
     pub kind: Kind,
     pub body: Arc<Wiped>,
     pub sockets: Vec<OwnedFd>,
@@ -59,11 +59,11 @@ pub struct Parcel {
 /// What comes back to the shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// The successor has the last parcel.
+    /// The successor has the last message.
     Taken,
     /// The successor serves the sleeping connections.
     Serving,
-    /// The successor is gone, and did not get the last parcel.
+    /// The successor is gone, and did not get the last message.
     Gone,
     /// All shards have handed over all.
     Finish,
@@ -77,7 +77,7 @@ pub enum Answer {
 
 /// A shard's end of the way to the successor.
 pub struct Link {
-    pub to: Sender<Parcel>,
+    pub to: Sender<HandoverMessage>,
     pub from: Receiver<Answer>,
 }
 
@@ -96,8 +96,8 @@ enum Phase {
     Stopping,
 }
 
-/// What the server and the thread share that listens for a successor.
-pub struct Desk {
+/// The server's part of what listens for a successor; the other one is its thread (`SuccessorThread`).
+pub struct SuccessorListener {
     phase: Arc<Mutex<Phase>>,
     path: PathBuf,
     /// The socket at the path, which another server may replace by its own once somebody has removed it.
@@ -106,8 +106,8 @@ pub struct Desk {
     kept: Vec<String>,
 }
 
-/// What the thread has.
-struct Clerk {
+/// The thread that listens for a successor, and leads the handing over to it.
+struct SuccessorThread {
     phase: Arc<Mutex<Phase>>,
     listener: Arc<UnixListener>,
     terms: TermsText,
@@ -121,7 +121,7 @@ fn lock(phase: &Mutex<Phase>) -> MutexGuard<'_, Phase> {
     phase.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Desk {
+impl SuccessorListener {
     /// Makes all that is needed to answer a successor at the path, with the listener of an earlier server if there is one.
     pub fn prepare(
         path: &Path,
@@ -131,21 +131,22 @@ impl Desk {
         shards: Vec<(ShardHandle, HandoverSlot)>,
         control: Arc<ListenerControl>,
         events: EventSink,
-    ) -> Result<PreparedDesk> {
+    ) -> Result<PreparedListener> {
         let failed = |error: io::Error| refused(path, Errno::of(&error), TakeoverReason::Path);
         let listener = Arc::new(listener.map_or_else(|| listen(path), Ok).map_err(failed)?);
         let phase = Arc::new(Mutex::new(Phase::Serving));
         let kept = offer.iter().map(|(name, _)| name.clone()).collect();
-        let clerk = Clerk { phase: phase.clone(), listener: listener.clone(), terms, offer, shards, control, events };
+        let thread =
+            SuccessorThread { phase: phase.clone(), listener: listener.clone(), terms, offer, shards, control, events };
         let (opens, opened) = mpsc::channel();
         let serve = move || {
             if opened.recv().is_ok() {
-                clerk.serve();
+                thread.serve();
             }
         };
         start_thread("c1m-successor", serve)?;
-        let desk = Desk { phase, path: path.to_owned(), socket: unix_socket_at(path), kept };
-        Ok(PreparedDesk { desk, listener, opens })
+        let successors = SuccessorListener { phase, path: path.to_owned(), socket: unix_socket_at(path), kept };
+        Ok(PreparedListener { successors, listener, opens })
     }
 
     /// The server is to stop. `false` if it hands over: then it ends by itself, or stops if the successor is killed.
@@ -181,20 +182,20 @@ impl Desk {
     }
 }
 
-/// A desk at which nobody is answered yet.
-pub struct PreparedDesk {
-    desk: Desk,
+/// A listener for a successor that answers no process yet.
+pub struct PreparedListener {
+    successors: SuccessorListener,
     listener: Arc<UnixListener>,
     opens: Sender<()>,
 }
 
-impl PreparedDesk {
+impl PreparedListener {
     /// Answers from now on.
-    pub fn open(self) -> Desk {
+    pub fn open(self) -> SuccessorListener {
         // It listens in any case.
         let _ = listen_in_own_name(&self.listener);
         let _ = self.opens.send(());
-        self.desk
+        self.successors
     }
 }
 
@@ -208,7 +209,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-impl Clerk {
+impl SuccessorThread {
     /// Answers processes that ask, until all is handed over or the server stops.
     fn serve(self) {
         loop {
@@ -358,7 +359,8 @@ impl Clerk {
         (self.events)(if all { ServerEvent::HandedOver } else { ServerEvent::SuccessorGone });
     }
 
-    /// A successor may have listened in its own name and written down its terms, or a part of them, before it was gone.
+    /// Undoes what a successor may have done at the path before it was gone: listens in this server's own name again,
+    /// and writes this server's terms over those that the successor may have written.
     fn serve_anew(&self) {
         // It listens in any case.
         let _ = listen_in_own_name(&self.listener);
@@ -392,8 +394,8 @@ impl Clerk {
     }
 }
 
-/// Whether a successor that has everything serves for certain: the service manager knows of it, or it is slow to tell. `false`
-/// if it is gone.
+/// Whether a successor that has everything serves: it has sent `Succeeded`, or nothing for `SUCCESS_TIME` with its end
+/// of the channel still open. `false` if that end is closed.
 fn has_succeeded(control: &Channel) -> bool {
     match control.limit(Some(SUCCESS_TIME)).and_then(|()| control.receive()) {
         Ok(message) => message.is_some_and(|message| message.kind == Kind::Succeeded),
@@ -424,29 +426,29 @@ impl Waiting {
     }
 }
 
-/// What brings the parcels of a shard to the successor, on a thread of its own.
+/// What brings the messages of a shard to the successor, on a thread of its own.
 struct Relay {
     channel: Channel,
-    from: Receiver<Parcel>,
+    from: Receiver<HandoverMessage>,
     to: Sender<Answer>,
     shard: ShardHandle,
     waiting: Waiting,
-    /// Dropped at its end, which the clerk sees.
+    /// Dropped at its end, which `SuccessorThread` sees.
     _runs: Sender<Infallible>,
 }
 
 impl Relay {
     /// Brings all that comes. Returns whether that was all that the shard has.
     fn run(self) -> bool {
-        while let Ok(parcel) = self.from.recv() {
-            let kind = parcel.kind;
-            let taken = self.waiting.during(|| self.bring(parcel)).is_ok();
+        while let Ok(message) = self.from.recv() {
+            let kind = message.kind;
+            let taken = self.waiting.during(|| self.bring(message)).is_ok();
             if taken && kind == Kind::Done {
                 return true;
             }
             let mut answers = vec![if taken { Answer::Taken } else { Answer::Gone }];
             if taken && kind == Kind::Sleepers {
-                // Should the successor be killed before, that is seen with the next parcel.
+                // Should the successor be killed before, that is seen with the next message.
                 let _ = self.waiting.during(|| self.channel.expect(Kind::Serving));
                 answers.push(Answer::Serving);
             }
@@ -459,8 +461,8 @@ impl Relay {
         false
     }
 
-    /// Sends a parcel, and waits until the successor has it.
-    fn bring(&self, Parcel { kind, body, sockets }: Parcel) -> io::Result<()> {
+    /// Sends a message, and waits until the successor has it.
+    fn bring(&self, HandoverMessage { kind, body, sockets }: HandoverMessage) -> io::Result<()> {
         let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
         self.channel.send(kind, &body, &descriptors)?;
         // Each copy that is open here would delay a FIN.
@@ -488,15 +490,15 @@ mod tests {
         socket.connect(&SockAddr::unix(path)?).map(|()| socket)
     }
 
-    /// A desk at a path, of a server without shards.
-    fn desk(path: &Path, control: Arc<ListenerControl>, events: EventSink) -> Desk {
+    /// The listener at a path, of a server without shards.
+    fn listener(path: &Path, control: Arc<ListenerControl>, events: EventSink) -> SuccessorListener {
         let (hello, speaks) = (Hello::ours(), Default::default());
         let (bind, shards) = ("127.0.0.1".to_owned(), Vec::new());
         let (awake, catcher, network) = (None, None, None);
         let terms =
             Terms { hello, bind, shards, connections: 1, awake, backlog: 1, catcher, speaks, network, process: 1 };
         let terms = TermsText::of(&terms).unwrap();
-        Desk::prepare(path, None, terms, Arc::new([]), Vec::new(), control, events).unwrap().open()
+        SuccessorListener::prepare(path, None, terms, Arc::new([]), Vec::new(), control, events).unwrap().open()
     }
 
     /// Asks at a path, and hears the terms.
@@ -516,7 +518,7 @@ mod tests {
         let (control, listens) = memory_monitor::tests::control();
         let control = Arc::new(control);
         let (tells, told) = mpsc::channel();
-        let desk = desk(&path, control.clone(), Arc::new(move |event| tells.send(event).unwrap()));
+        let listener = listener(&path, control.clone(), Arc::new(move |event| tells.send(event).unwrap()));
         let channel = ask(&path);
         channel.send(Kind::Begin, &[], &[]).unwrap();
         channel.expect(Kind::Begin).unwrap();
@@ -527,11 +529,11 @@ mod tests {
         drop(channel);
         assert_eq!(told.recv(), Ok(ServerEvent::SuccessorLingers { process: std::process::id() }));
         assert!(!listens(), "the gate is shut");
-        assert!(!desk.may_stop());
+        assert!(!listener.may_stop());
         assert_eq!(told.recv(), Ok(ServerEvent::SuccessorGone));
         control.set(AdmissionState::Open);
         assert!(!listens(), "nobody accepts");
-        desk.close();
+        listener.close();
     }
 
     /// One asker is being answered, and as many wait as the kernel lets wait.
@@ -539,7 +541,7 @@ mod tests {
     fn a_stop_waits_for_no_successor_that_asks() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("takeover");
-        let desk = desk(&path, Arc::new(ListenerControl::new(1)), Arc::new(|_| {}));
+        let listener = listener(&path, Arc::new(ListenerControl::new(1)), Arc::new(|_| {}));
         let first = ask(&path);
         let mut waiting = Vec::new();
         let full = loop {
@@ -549,7 +551,7 @@ mod tests {
             }
         };
         assert_eq!(Errno::of(&full), Errno::EAGAIN, "{} wait", waiting.len());
-        desk.close();
+        listener.close();
         assert!(!path.exists());
         // The first one is still awaited.
         first.socket().set_nonblocking(true).unwrap();

@@ -9,7 +9,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::hibernation::Tuple;
+use crate::hibernation::{Tuple, octets};
 use crate::sys::bpf::{Program, Register};
 
 /// Words of a pair of IPv4 ends: two addresses, and the ports.
@@ -43,10 +43,6 @@ impl Words {
                 Words::V4([u32::from_ne_bytes(remote.octets()), u32::from_ne_bytes(local.octets()), ports])
             }
             (remote, local) => {
-                let octets = |ip| match ip {
-                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-                    IpAddr::V6(ip) => ip.octets(),
-                };
                 let (remote, local) = (octets(remote), octets(local));
                 let mut words = [0; WORDS_V6];
                 let addresses = remote.as_chunks::<4>().0.iter().chain(local.as_chunks::<4>().0);

@@ -133,19 +133,16 @@ impl Table {
     }
 
     /// Removes the connections of a shard that are not to stay. To be called while no connection of the shard is
-    /// inserted or removed. Returns how many there were.
-    pub fn retain(&self, shard: usize, stays: impl Fn(u32) -> bool) -> u64 {
-        let mut removed = 0;
+    /// inserted or removed.
+    pub fn retain(&self, shard: usize, stays: impl Fn(u32) -> bool) {
         for cell in self.cells.words().iter().take(self.buckets as usize * CELLS) {
             let now = cell.load(Ordering::SeqCst);
             let value = (now >> 32) as u32 & !AWAKE;
             let of_shard = now != 0 && (value >> self.division.index_bits) as usize == shard;
             if of_shard && !stays(self.division.index(value)) {
                 cell.store(0, Ordering::SeqCst);
-                removed += 1;
             }
         }
-        removed
     }
 
     /// Bytes of memory that the table takes, whether it is full or empty.

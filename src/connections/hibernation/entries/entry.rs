@@ -20,7 +20,9 @@ pub enum Whereabouts {
     Roused,
     /// It sleeps.
     Asleep,
-    /// It slept, and one side has ended it. Its FIN is to be acknowledged yet. The driver knows it no more.
+    /// It slept and has ended: by a FIN, a RST, a missing answer or a failed wake, or because it could not go on after
+    /// a takeover. The entry stays until the driver was told of the end and the states from the FIN on
+    /// (`hibernation/closing.rs`) are over.
     Ending,
     /// It has a slot and a socket in one of two processes, of which the other has the sleeping connections: they are
     /// being handed over.
@@ -156,7 +158,8 @@ impl Entry {
 
     // ---- words -----------------------------------------------------------------------------------
 
-    /// Its words: `MODE` has the whereabouts, and `PROGRESS` both sequence numbers, which so change at once.
+    /// Its five words. Word `MODE` has the whereabouts and the flags. Word 2 has both sequence numbers, so that one
+    /// store changes both.
     pub fn words(&self) -> [u64; WORDS] {
         let wide = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let narrow =
