@@ -71,7 +71,8 @@ pub(super) fn parked_often(link: &mut u32, times: u16) -> bool {
 
 /// The whole windows in which a connection must have been silent for so long.
 fn windows(timeout: Duration) -> u64 {
-    timeout.as_secs().div_ceil(WINDOW.as_secs())
+    // As many as a row's age can tell, and many more, fit into 64 bits.
+    timeout.as_nanos().div_ceil(WINDOW.as_nanos()) as u64
 }
 
 /// When the connections of a shard were last heard, and the search for those that are silent.

@@ -79,7 +79,7 @@ impl House {
         let port = self.port + number as u16 % self.ports;
         let ip: IpAddr = match self.ip {
             ip if !ip.is_unspecified() => ip,
-            _ if number / usize::from(self.ports) % 2 == 0 => Ipv4Addr::LOCALHOST.into(),
+            _ if (number / usize::from(self.ports)).is_multiple_of(2) => Ipv4Addr::LOCALHOST.into(),
             _ => Ipv6Addr::LOCALHOST.into(),
         };
         let stream = TcpStream::connect(SocketAddr::new(ip, port)).unwrap();
