@@ -7,7 +7,8 @@
 //!     hello
 //!
 //! It shows state per connection, sets of connections (`Members`), a broadcast within a shard, and the mailbox that
-//! carries what is said to the other shards.
+//! carries what is said to the other shards. It does not use `ServerBuilder::takeover`: with that, `hand_over` must do
+//! what `closed` does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ impl Chat {
         let said = Said { room, line: line.as_bytes().into() };
         let here = ctx.shard();
         for shard in (0..ctx.shards()).filter(|shard| *shard != here) {
-            // A shard that is that far behind does not get it, and the speaker is told.
+            // A shard whose mailbox is full does not get it, and the speaker is told.
             if self.mailbox.try_send(shard, said.clone()).is_err() {
                 ctx.send(conn, b"* not everyone has heard that\n");
             }

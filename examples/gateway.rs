@@ -7,13 +7,14 @@
 //!
 //! | from the client | means | the answer |
 //! |---|---|---|
-//! | 1 `user NUL secret` | log in; first of all, within 5 s | 128, or 129 and the end |
+//! | 1 `user NUL secret` | log in; first of all, within 5 s, or within the heartbeat if that is shorter | 128, or 129 and the end |
 //! | 2 | heartbeat | 130 |
 //! | 3 `user NUL text` | text for a user | none; the user gets 131 `user NUL text`, with the sender's name |
 //! | 4 `user` | kick a user; for `admin` alone | 128; the user gets 132, and the end |
 //!
 //! It shows deadlines without timers, logins that another thread checks, messages to a user wherever the user is, and
-//! counters in the metrics.
+//! counters in the metrics. It does not use `ServerBuilder::takeover`: with that, `hand_over` must do what `closed`
+//! does.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -313,7 +314,10 @@ fn main() -> Result<()> {
     let mut builder = Server::builder().ports(Ports::new(port, 1)?).port_sharing(PortSharing::All);
     let counts = Counts {
         logins: builder.counter("gateway_logins", "Users who logged in.")?,
-        refused: builder.counter("gateway_refused_logins", "Logins with a wrong secret.")?,
+        refused: builder.counter(
+            "gateway_refused_logins",
+            "Logins that were refused: a wrong secret, no NUL, or too many checks waiting.",
+        )?,
         missed: builder
             .counter("gateway_missed_heartbeats", "Connections closed for want of a heartbeat or a login.")?,
         kicks: builder.counter("gateway_kicks", "Connections closed by an admin or for a newer one of the user.")?,

@@ -5,7 +5,8 @@
 //!     nc 127.0.0.1 9000        # type PUB good morning
 //!
 //! It shows how news go out: the shard of the publisher sends a message to every shard, and each shard broadcasts it to
-//! its own subscribers, from one buffer that all shards share. An idle server sleeps.
+//! its own subscribers, from one buffer that all shards share. An idle server sleeps. It does not use
+//! `ServerBuilder::takeover`: with that, `hand_over` must do what `closed` does.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Echoes over TLS 1.3, and reads its certificate again whenever it is told to, without dropping anyone.
+//! Echoes over TLS 1.3, and reads its certificate again whenever it is told to, without closing a connection.
 //!
 //!     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
 //!         -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \

@@ -9,7 +9,8 @@
 //!     chat.send("hello");
 //!
 //! The path is the room. It shows the choice at the upgrade, state per connection, a broadcast of one frame, and the
-//! mailbox that carries it to the other shards. `curl 127.0.0.1:9000/healthz` asks whether it is alive.
+//! mailbox that carries it to the other shards. `curl 127.0.0.1:9000/healthz` asks whether it is alive. It does not use
+//! `ServerBuilder::takeover`: with that, `hand_over` must do what `closed` does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ impl Chat {
         let said = Said { room, frame: Frame::text(text) };
         let here = ctx.shard();
         for shard in (0..ctx.shards()).filter(|shard| *shard != here) {
-            // A shard that is that far behind does not get it, and the speaker is told.
+            // A shard whose mailbox is full does not get it, and the speaker is told.
             if self.mailbox.try_send(shard, said.clone()).is_err() {
                 ctx.send_text(conn, "* not everyone has heard that");
             }

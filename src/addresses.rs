@@ -78,7 +78,8 @@ impl Address {
         self.ip.is_loopback() || UdpSocket::bind(self.at(0)).is_ok()
     }
 
-    /// Whether a listener on this address takes the connections to `other`.
+    /// Whether listeners on these two addresses would take connections to a common address: they are equal, or one of
+    /// them is `::`, or one is `0.0.0.0` and the other is an IPv4 address.
     pub fn covers(self, other: Address) -> bool {
         self == other
             || self.ip.is_unspecified() && (self.ip.is_ipv6() || other.ip.is_ipv4())

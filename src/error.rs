@@ -40,8 +40,9 @@ pub use tls_file::{NotPem, TlsFile, TlsProblem};
 
 /// Why something failed, by whose fault it is.
 ///
-/// Its text is one line: what was seen, what that means and, for the host's, what to do. Where the kernel gave an
-/// error number, [`source`](std::error::Error::source) has it too; the line already contains it.
+/// Its text is one line: what was seen, what that means and, for the host's, what to do. For a [`HostError`],
+/// [`ConfigError::NotThisHost`] and [`ConfigError::Metrics`], [`source`](std::error::Error::source) has the kernel's
+/// error number if there is one; the line always contains it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -79,7 +80,7 @@ pub enum PeerError {
     },
 }
 
-/// The result of everything that can fail in this library.
+/// The result of calls that fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

@@ -113,7 +113,9 @@ pub enum Cores {
     /// with [`ConfigError::CoreCount`](crate::error::ConfigError::CoreCount).
     Count(usize),
     /// Exactly these cores, by the kernel's numbers. A core that this process may not use fails with
-    /// [`ConfigError::Core`](crate::error::ConfigError::Core).
+    /// [`ConfigError::Core`](crate::error::ConfigError::Core), and an empty list with
+    /// [`ConfigError::EmptyCoreList`](crate::error::ConfigError::EmptyCoreList). A core that is named twice gets two
+    /// shards.
     List(Vec<usize>),
 }
 

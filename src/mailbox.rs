@@ -122,8 +122,9 @@ impl<M> Queue<M> {
 ///
 /// What happens when a queue is full is the sender's choice: get the message back (`try_send`), wait (`send`), or drop
 /// the oldest message (`force_send`). A queue holds as many messages as `ServerBuilder::mailbox_capacity` says, 1,024
-/// by default. Messages of one sender to one shard arrive in order; a shard takes 128 in a pass. What a service sends to
-/// its own shard arrives in a later pass. Messages that are still queued when the shard stops are dropped.
+/// by default. Messages of one sender to one shard arrive in order; a shard takes 128 in a pass. What a service sends
+/// to its own shard arrives in a later pass. Messages that are still queued when the shard stops are dropped, also when
+/// the shard has handed over: success does not mean that the service got the message.
 ///
 /// A `ConnId` names a connection of one shard. A message about a connection must go to the shard that gave the name.
 ///
@@ -135,7 +136,7 @@ impl<M> Queue<M> {
 /// /// Answers `conn`, a connection of the shard with the number `shard`.
 /// fn answer(mailbox: &Mailbox<(ConnId, String)>, shard: usize, conn: ConnId, key: &str) {
 ///     let value = key.to_uppercase(); // What takes time.
-///     // Waits while the shard's queue is full. An error means that the shard has ended.
+///     // Waits while the shard's queue is full. An error means that the shard stops or has ended.
 ///     let _ = mailbox.send(shard, (conn, value));
 /// }
 /// ```
@@ -164,7 +165,8 @@ impl<M> Mailbox<M> {
         self.shards.len()
     }
 
-    /// Sends a message, unless the shard's queue is full: then the message comes back as `MailboxError::Full`.
+    /// Sends a message, unless the shard's queue is full. Fails with `MailboxError::Full`, `Closed` or `NoShard`, and
+    /// gives the message back.
     pub fn try_send(&self, shard: usize, message: M) -> Result<(), MailboxError<M>> {
         match self.shards.get(shard) {
             Some(queue) => queue.try_send(message),
@@ -172,8 +174,9 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// Sends a message, and waits for room as long as the shard's queue is full. For threads outside the server: on a
-    /// shard's thread it refuses with `MailboxError::OnShard`. Ends with `Closed` when the shard stops meanwhile.
+    /// Sends a message, and waits for room as long as the shard's queue is full. For threads outside the server. Fails
+    /// with `MailboxError::OnShard` on a shard's thread, with `NoShard`, or with `Closed`, also if the shard stops
+    /// meanwhile.
     pub fn send(&self, shard: usize, message: M) -> Result<(), MailboxError<M>> {
         if ON_SHARD.get() {
             return Err(MailboxError::OnShard(message));
@@ -197,7 +200,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Sends a message in any case: where the shard's queue is full, the oldest message in it is taken out, and comes
-    /// back as `Some`. For news that replace older news.
+    /// back as `Some`. For news that replace older news. Fails with `MailboxError::Closed` or `NoShard`.
     pub fn force_send(&self, shard: usize, message: M) -> Result<Option<M>, MailboxError<M>> {
         match self.shards.get(shard) {
             None => Err(MailboxError::NoShard(message)),

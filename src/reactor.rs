@@ -405,10 +405,10 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         }
     }
 
-    /// Hands bytes to the driver. What it sends back must be a part of them.
+    /// Hands bytes to the driver. What it sends back must be a part of them, which may be empty.
     fn ask(&mut self, name: ConnId, data: &mut [u8]) -> Result<Reply> {
         match self.driver.received(&mut self.connections, name, data)? {
-            Reply::Back(Range { start, end }) if end > data.len() => {
+            Reply::Back(Range { start, end }) if start > end || end > data.len() => {
                 Err(Error::bug(format!("service replies with bytes {start}..{end} of {}", data.len())))
             }
             reply => Ok(reply),

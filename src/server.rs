@@ -67,24 +67,27 @@ pub enum ServerEvent {
     MemorySuffices,
     /// A later server has asked to take this one's place (`ServerBuilder::takeover`): everything is being handed over.
     HandingOver,
-    /// All is handed over, and the shards have ended: `Server::join` returns.
+    /// All is handed over, and the shards end: `Server::join` returns as soon as they have.
     HandedOver,
-    /// The later server has not answered for 10 seconds: it is suspended, frozen, or waits for something. What was sent to it
-    /// may be its own already, so this server waits on. It accepts nothing meanwhile.
+    /// The later server has not answered for 10 s: it is suspended, frozen, or waits for something. It may own the
+    /// connections that were sent to it last, so this server waits for it, and accepts nothing meanwhile.
     SuccessorSilent {
         /// The number of the process (pid).
         process: u32,
     },
-    /// The later server has given up before it had everything, and its process has not ended. It still has the sleeping
-    /// connections, if connections sleep, and with them the names for new ones: this server serves those that were awake,
-    /// and accepts nothing until that process ends. `SuccessorGone` follows then.
+    /// The later server has given up before it had everything, and its process has not ended. If connections sleep,
+    /// that process still owns the sleeping ones and the table in which new ones are entered. So this server serves
+    /// those that were awake, and accepts nothing until the process ends. `SuccessorGone` follows then. Where none
+    /// sleeps, it accepts again at once.
     SuccessorLingers {
         /// The number of the process (pid).
         process: u32,
     },
-    /// The later server is gone before it had everything. This one serves on, with what it still has.
+    /// The later server is gone before it had everything. This one serves on with what it still has, or stops if
+    /// `Server::stop` was called meanwhile.
     SuccessorGone,
-    /// The service manager at `NOTIFY_SOCKET` does not take what is left with it: no connection outlives this process.
+    /// The service manager at `NOTIFY_SOCKET` did not take the descriptors that it was to keep: no connection outlives
+    /// this process if it is killed.
     StoreFailed(Errno),
 }
 
@@ -113,7 +116,7 @@ impl<M> ShardInfo<M> {
         self.core
     }
 
-    /// Connections that the shard may hold at most.
+    /// Connections that the shard holds at most: the even share of its ports, plus four standard deviations.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -124,7 +127,8 @@ impl<M> ShardInfo<M> {
     }
 }
 
-/// What one shard counted: the counters of every server as fields (of `stats::Snapshot`), and the service's own.
+/// What one shard counted: the counters of every server, as fields of [`Snapshot`](crate::Snapshot), and the service's
+/// own.
 ///
 /// They are not read at one moment: the shard counts on between two of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +140,7 @@ pub struct ShardCounters {
 }
 
 impl ShardCounters {
-    /// A counter of the service's own.
+    /// A counter of the service's own; 0 for the `CounterId` of another server that this one has no counter for.
     pub fn own(&self, counter: CounterId) -> u64 {
         self.own.get(counter.0).copied().unwrap_or(0)
     }
@@ -152,7 +156,8 @@ impl Deref for ShardCounters {
 
 /// A running server. `M` is what its mailbox carries.
 ///
-/// Dropped without `stop`, its shards go on until the process ends.
+/// A server that is dropped without `stop` goes on serving until the process ends, but the memory reserve is not
+/// watched any more (new connections stay admitted or refused as they were), and the metrics end.
 pub struct Server<M = ()> {
     shards: Vec<(ShardPlan, ShardHandle, ShardThread<()>)>,
     own: OwnMetrics,
@@ -367,17 +372,18 @@ impl<M: Send + 'static> Server<M> {
 }
 
 impl<M> Server<M> {
-    /// The server's events (`ServerEvent`). One thread at a time can receive them; a second one waits here until the
-    /// first drops what it got. An error of `recv` means that every shard has ended, or that the builder was given
-    /// `on_event`.
+    /// The server's events ([`ServerEvent`]). One thread at a time can receive them; a second one waits here until the
+    /// first drops the guard. With `ServerBuilder::on_event` every `recv` fails at once. Without
+    /// it do not wait for a failure of `recv`, because the server's memory monitor keeps the channel open: end the loop
+    /// at `ShardEnded` or `HandedOver`, as `wait` does.
     pub fn events(&self) -> MutexGuard<'_, Receiver<ServerEvent>> {
         // A listener that panicked has left the receiver as it was.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the server is to be stopped: until one of its shards has ended, which `join` explains, or a later server
-    /// has taken all over. Events of other kinds are no reason to stop; `tell` is given them. It returns at once if the builder
-    /// was given `on_event`, which gets all events.
+    /// Waits until the server is to be stopped: until one of its shards has ended, which `join` explains, or a later
+    /// server has taken all over. Events of other kinds are no reason to stop; `tell` is given them. It returns at once
+    /// if the builder was given `on_event`, which gets all events. It holds the lock of `events` until it returns.
     pub fn wait(&self, mut tell: impl FnMut(ServerEvent)) {
         for event in self.events().iter() {
             match event {
@@ -498,7 +504,8 @@ impl<M> Server<M> {
 
     /// Stops accepting, and closes every connection at an even pace (`ServerBuilder::drain_timeout`), by
     /// `CloseMode::Immediate` and with `CloseReason::Stopping`; `join` waits for that. Queued messages and broadcasts
-    /// under way are dropped. A server that hands over (`ServerBuilder::takeover`) ends when it has done that.
+    /// under way are dropped. A server that hands over (`ServerBuilder::takeover`) ends when it has done that. This
+    /// returns at once, and may be called again.
     pub fn stop(&self) {
         if self.successor_listener.as_ref().is_some_and(|listener| !listener.may_stop()) {
             return;
@@ -511,8 +518,9 @@ impl<M> Server<M> {
         self.shards.iter().for_each(|(_, handle, _)| handle.command(command));
     }
 
-    /// Waits until every shard has ended, which they do after `stop` or when they fail. The final counters of each
-    /// shard, or the first failure.
+    /// Waits until every shard has ended, which they do after `stop` or when they fail. One shard's failure does not
+    /// end the others: call `stop` first. Returns the final counters of each shard, or the failure of the shard with
+    /// the lowest number that failed; then the counters are lost.
     pub fn join(self) -> Result<Vec<ShardCounters>> {
         let mut outcome = Ok(());
         let mut finals = Vec::new();

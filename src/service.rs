@@ -51,12 +51,14 @@ pub(crate) fn rewritten(bytes: &[u8]) -> Vec<Vec<u8>> {
 /// What a server does with its connections. Each shard has one value of its own, on its own thread: nothing in it is
 /// locked or shared, and no call of one shard runs while another of the same shard does.
 ///
-/// Every call runs on the thread that carries all connections of its shard, so none may block. What a call asks for
-/// (bytes, closes, broadcasts) goes through its `Ctx`, to connections of the same shard. Messages to other shards go
-/// through a [`Mailbox`](crate::mailbox::Mailbox).
+/// Every call runs on the thread that carries all connections of its shard, so none may block. A call that panics must
+/// end the process: [how to build for that](crate#panics). What a call asks for (bytes, closes, broadcasts) goes
+/// through its `Ctx`, to connections of the same shard. Messages to other shards go through a
+/// [`Mailbox`](crate::mailbox::Mailbox).
 ///
-/// The order of calls for one connection: `opened` once, or `taken_over`, then `received`, `sent`, `expired`, and `slept` and `woke` in
-/// turns, in any order and number, then `closed` once, or `hand_over`.
+/// The order of calls for one connection: `opened` or `taken_over` once; then `received`, `sent`, `expired`, `slept`
+/// and `woke` in any order and number; `stopping` if the server stops; then `closed` or `hand_over` once. If a
+/// successor is killed, `taken_over` may follow `hand_over`.
 pub trait Service: 'static {
     /// Kept in each connection's row, beside the shard's own 12 bytes. Reached by `Ctx::state`; `Default` makes it anew
     /// for each connection, and it is dropped after `closed`. It stays on the shard's thread, so it needs no `Send`.
@@ -82,18 +84,19 @@ pub trait Service: 'static {
     /// A connection was accepted. With TLS its handshake is over, and [`Ctx::tls`] tells here what it has agreed on.
     fn opened(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
-    /// Bytes came: 1 to 4,096 at a time, or with TLS 1 to 16,384, which are those of one record; cut wherever the network,
-    /// or the peer's TLS, cut them. No more are received on this connection until the reply is sent, so a peer that does
-    /// not read is not read from either. [`Ctx::pause_reads`] stops receiving for longer.
+    /// Bytes came: 1 to 4,096 at a time, or with TLS 1 to 16,384, which are those of one record; cut wherever the
+    /// network, or the peer's TLS, cut them. No further receive of this connection begins until the reply is sent, so a
+    /// peer that does not read is not read from either. With TLS one receive may bring several records; this call is
+    /// made for each of them, one after the other, before the replies have left. [`Ctx::pause_reads`] stops receiving
+    /// for longer.
     fn received(&mut self, ctx: &mut Ctx<'_, Self::State>, conn: ConnId, data: &mut [u8]) -> Reply;
 
-    /// The kernel has taken all bytes that had to wait, because the peer did not read or no slot was free for a sleeping
-    /// connection. It is called too after [`Ctx::pending`] was more than 0. Never called for other bytes that the kernel took
-    /// at once.
+    /// The kernel has taken all bytes of the connection. It is called only if some had to wait because the peer did not
+    /// read or no slot was free for a sleeping connection, or after [`Ctx::pending`] returned more than 0.
     fn sent(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
-    /// A silent connection was put to sleep (`ServerBuilder::hibernate`): it has no socket until it wakes. Nothing needs
-    /// to be done; all calls of `Ctx` work as before, and a send wakes it.
+    /// A silent connection was put to sleep (`ServerBuilder::hibernate`): it has no socket until it wakes. The service
+    /// need not do anything: a send wakes it. Only `Ctx::pause_reads` may fail now, because no slot is free.
     fn slept(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId) {}
 
     /// A sleeping connection was woken: its peer sent something, which `received` brings next, or something is sent to
@@ -117,18 +120,21 @@ pub trait Service: 'static {
     /// called, so take it out of your sets and maps, and what is sent to it is dropped. Should the successor be killed
     /// before it has the connection, `taken_over` is called here instead.
     ///
-    /// A sleeping connection is handed over too, without a wake. All those of a shard go at one moment, so keep it short.
+    /// A sleeping connection is handed over too, without a wake. This call is made for up to 2,048 sleeping connections
+    /// in a row (up to 16,384 if nothing is written for them), and the shard serves nothing else meanwhile: keep it
+    /// short.
     fn hand_over(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _state: &mut Vec<u8>) {}
 
     /// The connection came from another process, in the place of `opened`: its peer noticed nothing. `state` is what
     /// `hand_over` wrote there; it is empty if that process was killed, or wrote nothing. Where connections sleep, the
-    /// connection has its name still; otherwise it has another one. The state of the version before may be read here: a
-    /// service marks the form of what it writes.
+    /// connection keeps its `ConnId`; otherwise it gets a new one. An earlier version of the program, or another
+    /// service of your own, may have written `state`: begin what you write with a version byte.
     fn taken_over(&mut self, _ctx: &mut Ctx<'_, Self::State>, _conn: ConnId, _state: &[u8]) {}
 
-    /// A successor of this server has come (`ServerBuilder::takeover`), and connections are about to go to it: from now on
-    /// `Ctx::is_divided`. Asked about every millisecond until it is `true`, for two seconds at most. A service that sends
-    /// to connections of all shards begins nothing of that kind any more here, and is ready once what it has begun has
+    /// A successor of this server has come (`ServerBuilder::takeover`), and connections are about to go to it: from now
+    /// on `Ctx::is_divided`. It is called about every millisecond until it returns `true`. After two seconds the
+    /// takeover no longer waits for it, but calls may go on while a broadcast is under way. A service that sends to
+    /// connections of all shards begins nothing of that kind any more here, and is ready once what it has begun has
     /// reached the last shard. No connection is then reached twice, or not at all, because of the takeover.
     fn may_divide(&mut self, _ctx: &mut Ctx<'_, Self::State>) -> bool {
         true

@@ -54,7 +54,7 @@ impl Spoken {
 
 macro_rules! counters {
     (
-        $(#[$what:meta])* $counters:ident, $snapshot:ident { $($(#[$doc:meta])* $name:ident,)* }
+        $(#[$what:meta])* $counters:ident, $(#[$kinds:meta])* $snapshot:ident { $($(#[$doc:meta])* $name:ident,)* }
         $($(#[$sum_doc:meta])* $sum:ident = $first:ident + $second:ident;)*
     ) => {
         $(#[$what])*
@@ -65,9 +65,9 @@ macro_rules! counters {
 
         /// Counters of one shard, or their sum over several shards.
         ///
-        /// Each is read at its own moment of the same short time, and the shard goes
-        /// on counting between two reads. The difference of two counters may therefore be wrong, and even negative;
-        /// a quantity that is part of another has a counter of its own.
+        /// Each counter is read at its own moment. A difference of two counters may therefore be wrong, and below zero,
+        /// which overflows a `u64`; a quantity that is part of another has a counter of its own.
+        $(#[$kinds])*
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct $snapshot { $($(#[$doc])* pub $name: u64,)* $($(#[$sum_doc])* pub $sum: u64,)* }
@@ -133,8 +133,12 @@ pub struct OwnMetrics {
 
 counters! {
     /// Counts of the events of one shard's connections.
-    Counters, Snapshot {
-    /// Connections established now.
+    Counters,
+    ///
+    /// `live`, `asleep`, `lingering` and `handshakes_under_way` are numbers of now; all others only grow.
+    Snapshot {
+    /// Connections that are established now. With TLS it includes those whose handshake is not over, of which the
+    /// service was not told yet.
     live,
     /// Connections closed because their peer was silent for longer than the idle timeout.
     silent,
@@ -142,7 +146,7 @@ counters! {
     opened,
     /// Connections that were established and are closed.
     closed,
-    /// Connections refused because the shard was full.
+    /// Connections refused because the shard or the whole server held as many as it may.
     refused_when_full,
     /// Connections refused because memory was short.
     refused_for_memory,
@@ -153,9 +157,10 @@ counters! {
     lingering,
     /// Receives whose bytes were for the service; with TLS, records of data.
     messages,
-    /// Bytes received, without those that came after a close and were dropped.
+    /// Bytes received, without those that came after a close and were dropped. With TLS these are sealed bytes, those
+    /// of handshakes included.
     bytes_in,
-    /// Bytes handed to the kernel for sending.
+    /// Bytes handed to the kernel for sending. With TLS these are sealed bytes, those of handshakes included.
     bytes_out,
     /// Accepts that the kernel refused for lack of memory or file descriptors.
     accept_errors,
@@ -197,7 +202,8 @@ counters! {
     segments_dropped,
     /// HTTP requests answered, those for an upgrade included.
     requests,
-    /// Requests refused because they could not be read.
+    /// Requests refused because they could not be read, were a `CONNECT`, or expected something other than
+    /// `100-continue`.
     requests_malformed,
     /// Requests refused because their head or body was too long.
     requests_too_long,
@@ -211,7 +217,7 @@ counters! {
     messages_whole,
     /// Connections closed because their peer did what the protocol forbids.
     protocol_errors,
-    /// Connections closed because a text of their peer was not UTF-8.
+    /// Connections closed because a text of their peer, or the reason in its close, was not UTF-8.
     texts_invalid,
     /// Connections closed because a message of their peer was too long.
     messages_too_long,
@@ -221,7 +227,7 @@ counters! {
     messages_without_room,
     /// Connections whose peer did not answer a close in time.
     closes_unanswered,
-    /// Publications that came from publishers.
+    /// Publications that came, also posted ones and those that were refused.
     publications,
     /// Publications begun to be sent, once for each subscriber.
     pushes,
@@ -265,7 +271,8 @@ counters! {
     handed_over,
     /// Connections taken over from another process, or from an earlier one that was killed.
     taken_over,
-    /// Connections that were awake in a process which was killed: they have no socket any more, and are closed.
+    /// Connections lost in a takeover or with a process that was killed: those that were awake there, whose sockets are
+    /// gone, and sleeping ones that cannot go on without what that process knew of them.
     lost_in_takeover,
     }
     /// Connections refused, for either reason.

@@ -1,6 +1,7 @@
 //! The versions of TLS that are spoken.
 
-/// The lowest version of TLS that is spoken; the highest one is always 1.3.
+/// A version of TLS: the lowest that an end speaks, where 1.3 is always the highest, or the one that a handshake has
+/// agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum TlsVersion {
     /// 1.2 (RFC 5246), for peers that do not speak 1.3, with the suites of ECDHE and an AEAD. A connection that agrees on

@@ -102,8 +102,9 @@ impl Token {
     }
 }
 
-/// A connection of one shard, from its opening until its slot is free again. It never names a later occupant of the
-/// slot, except after 2^32 occupants.
+/// The name of a connection within its shard, from the opening to the end of the connection, asleep or awake. It holds
+/// no shard number: on another shard it names no connection or a wrong one. It never names a later connection of its
+/// shard, except after 2^32 connections in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 

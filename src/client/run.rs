@@ -116,7 +116,7 @@ impl Steering {
 /// not begin before the owner has dealt with the result of the last one, and an owner that takes no event holds the
 /// run up. Without interest in them, call [`Run::join`] at once.
 ///
-/// A run that is dropped is stopped, and its connections are closed.
+/// Dropping a run stops it, closes its connections, and waits for that.
 #[derive(Debug)]
 pub struct Run {
     steering: Steering,

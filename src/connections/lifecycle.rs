@@ -45,9 +45,9 @@ pub enum CloseMode {
     /// TIME_WAIT.
     Graceful,
     /// As `Graceful`, for a peer that may still send, such as one whose request is refused before all of it has come:
-    /// after the FIN what comes is dropped, for 10 s and 64 MiB at most, and for less where slots or memory are short
-    /// (RFC 9112, section 9.6). With `Graceful` such a peer gets a RST from the kernel. The RST may overtake the last
-    /// bytes that the peer was sent.
+    /// after the FIN, what comes is dropped until the peer ends too: for 10 s and 64 MiB at most, and for less while
+    /// new or waking connections need the slot (RFC 9112, section 9.6). With `Graceful` such a peer gets a RST from the
+    /// kernel. The RST may overtake the last bytes that the peer was sent.
     Lingering,
     /// A FIN at once. What has not been sent is dropped.
     Immediate,

@@ -30,7 +30,7 @@ pub enum ConfigError {
         /// How many there can be from that port on.
         most: u16,
     },
-    /// No core is left to this process by its cpuset and its affinity.
+    /// The kernel does not tell which cores this process may run on (sched_getaffinity(2)).
     NoCores,
     /// More cores than this process may use, or none.
     CoreCount {

@@ -23,7 +23,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// 8888 to 8987: the ports of the article that c1m answers, and the default everywhere.
+    /// 8888 to 8987, the default: the ports of the Chinese article on a million connections that README names.
     pub const ARTICLE: Ports = Ports { first: 8888, count: 100 };
 
     /// `count` ports from `first` on.

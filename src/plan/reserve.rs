@@ -1,8 +1,9 @@
 //! The memory that a server leaves to the rest of its host.
 
 /// How much memory a server leaves to the rest of the host: while less is left, of the host's memory or of a cgroup's
-/// limit, new connections are reset at once and counted as refused; with half of it left the server does not listen any
-/// more.
+/// limit, new connections are reset at once and counted as refused; with less than half of it left the server does not
+/// listen. After a refusal connections are admitted again when a quarter more than the reserve is left; a server that
+/// did not listen listens again at three quarters of the reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Reserve {
@@ -13,7 +14,8 @@ pub enum Reserve {
     Auto,
     /// This number of bytes. With 0 the server does not watch the memory.
     Bytes(u64),
-    /// A share of the host's memory, or of a cgroup's limit, in percent: 0 to 100.
+    /// A share of the host's memory, or of a cgroup's limit, in percent. The value is not checked: from 100 on the
+    /// server admits no connection, and a negative value or NaN reserves nothing.
     Percent(f64),
 }
 

@@ -4,6 +4,7 @@
 //! `PROPTEST_CASES=160000 cargo test --release --lib reactor::tests` takes ten million steps.
 
 mod fins;
+mod replies;
 #[cfg(feature = "cli")]
 mod tls;
 

@@ -197,8 +197,8 @@ impl ServerBuilder {
         self
     }
 
-    /// The ports to listen on; 8888 to 8987 by default. One port allows each client address 64,000 connections at
-    /// most, and as a rule 28,000.
+    /// The ports to listen on; 8888 to 8987 by default. One port allows each client address 64,000 connections at most,
+    /// and as a rule 28,000 (net.ipv4.ip_local_port_range of the client).
     pub fn ports(mut self, ports: Ports) -> ServerBuilder {
         self.options.ports = ports;
         self
@@ -217,95 +217,112 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections held at most, over all shards: 1 to 4,294,967,295, a million by default. More wait for a place: a
-    /// tenth of a second as a rule, up to 2.1 s while the shard has unread events, and not at all where too many wait
-    /// already. Then they are reset and counted as refused. Rings and tables for all of them are made at the start, 12
-    /// bytes and the service's state for each connection; where connections sleep, for those awake (`awake`).
+    /// Connections held at most, over all shards: 1 to 4,294,967,295, otherwise starting fails with
+    /// [`ConfigError::MaxConnections`]; a million by default. Each shard has a limit of its own too,
+    /// [`ShardInfo::capacity`]: the even share of its ports plus four standard deviations. So clients that use only
+    /// some of the ports can be refused before the server is full; `PortSharing::All` avoids that.
+    ///
+    /// A connection beyond a limit waits up to 0.1 s for a place, up to 2.1 s while the shard has unhandled events, and
+    /// not at all if too many wait. Then it is reset and counted as refused.
+    ///
+    /// The rings are made at the start, with address space for one row per connection (where connections sleep: per
+    /// connection that may be awake). A row has 12 bytes and the service's `State`, and takes memory once it was used.
     pub fn max_connections(mut self, connections: u64) -> ServerBuilder {
         self.options.max_connections = connections;
         self
     }
 
-    /// The accept queue of each port, in connections. By default it is net.core.somaxconn, to which the kernel also
-    /// cuts a larger number.
+    /// The accept queue of each listener, in connections. A port has one listener, or one for each shard that listens
+    /// on it (`port_sharing`). By default it is net.core.somaxconn, to which the kernel also cuts a larger number
+    /// (listen(2)).
     pub fn backlog(mut self, connections: u32) -> ServerBuilder {
         self.options.backlog = Some(connections);
         self
     }
 
-    /// Bytes kept at most for a peer that does not read; 65,536 by default, and 4,096 at least. A connection that would
-    /// need more is reset and counted as a slow reader. So is one that is sent more than that at once. `Http`, `WebSocket`
-    /// and `Push` raise it to what the longest message takes that their limits allow, as it is sent.
+    /// Bytes that a shard keeps at most for a connection behind a send that is under way; 65,536 by default, and raised
+    /// to 4,096 if less. That send may have as many bytes again, so a connection takes up to twice this value. A
+    /// connection that would need more is reset and counted as a slow reader. So is one that is sent more than this
+    /// value in one send. With TLS the bytes count as sealed, with room for what TLS adds. `Http`, `WebSocket` and
+    /// `Push` raise it to what the longest message takes that their limits allow, as it is sent.
     pub fn max_pending(mut self, bytes: usize) -> ServerBuilder {
         self.options.max_pending = bytes;
         self
     }
 
     /// How idle connections wait in the kernel: behind a BPF filter where the process may load one, which takes no
-    /// memory, and otherwise in polls of 256 bytes each.
+    /// memory for a connection, and otherwise in polls of 256 bytes of the kernel each.
     pub fn idle_policy(mut self, policy: IdlePolicy) -> ServerBuilder {
         self.options.idle = policy;
         self
     }
 
-    /// Memory to leave to the rest of the host. By default it is 24 MiB and 1 % of the memory, a quarter of it at most;
-    /// `Reserve::Bytes(0)` turns this off. While less is left, new connections are reset and counted as refused, until
-    /// a quarter more than the reserve is left. With less than half of it left the server does not listen, until three
-    /// quarters of it are left.
+    /// Memory to leave to the rest of the host; 24 MiB and 1 % by default, a quarter at most; `Reserve::Bytes(0)` turns
+    /// this off. While less is left, new connections are reset and counted as refused, until a quarter more than the
+    /// reserve is left. With less than half of it left the server does not listen, until three quarters of it are left.
     pub fn memory_reserve(mut self, reserve: Reserve) -> ServerBuilder {
         self.options.memory_reserve = reserve;
         self
     }
 
     /// How long closing every connection takes when the server stops, at an even pace; 30 s by default. A shard closes
-    /// 10,000 a second at least, so few are closed sooner.
+    /// 10,000 a second at least, so few are closed sooner. The time sets the pace and is no bound. With
+    /// `Duration::ZERO` connections are closed as fast as possible.
     pub fn drain_timeout(mut self, time: Duration) -> ServerBuilder {
         self.options.drain_timeout = time;
         self
     }
 
-    /// Closes connections from which nothing was received for this time, 1 s to 131,072 s (36.4 hours); none by
-    /// default. A sweep finds them up to 12 s later. A connection that sleeps (`hibernate`) is found up to 8 s plus an
-    /// eighth of this time later, the eighth being 4 s at least. Where many are silent at once it takes longer. While
-    /// the reads of a connection are paused it does not count as silent. No connection has a timer.
+    /// Closes a connection from which nothing was received for this time, by `CloseMode::Immediate` (bytes that wait
+    /// for the peer are dropped) and with `CloseReason::IdleTimeout`. 1 s to 131,072 s (36.4 hours), otherwise starting
+    /// fails with [`ConfigError::IdleTimeout`]. None by default. A sweep closes it up to 12 s late (a sleeping one: up
+    /// to 8 s and an eighth of the time, where the eighth counts 4 s at least), and later where many are silent at
+    /// once. No connection has a timer. While its reads are paused a connection does not count as silent.
     pub fn idle_timeout(mut self, time: Duration) -> ServerBuilder {
         self.options.idle_timeout = Some(time);
         self
     }
 
-    /// Puts connections to sleep that were silent for so long, 1 ms to 36 hours; none by default. A sleeping connection
-    /// has no socket: the kernel gives it up without a segment, and c1m keeps some 52 bytes of it (84 with IPv6 addresses)
-    /// in the place of 3.6 to 4.2 kB, beside the service's state. Its peer notices nothing. Its next segment, or something
-    /// that the service sends, makes an equal socket again; the service is called as ever, and needs no change. Keep it
-    /// at 50 ms or more: before that the kernel may still owe an acknowledgement (`TCP_DELACK_MIN` in net/tcp.h, 40 ms),
-    /// and the connection stays awake.
+    /// Puts a connection to sleep after about this time of silence, 1 ms to 129,600 s (36 hours), otherwise starting
+    /// fails with [`ConfigError::Hibernate`]; none by default. The shard looks four times within it, and at most once
+    /// in a millisecond, so the silence is three to five quarters of it, and 3 ms at least. While slots are short, it
+    /// is 0.75 s or less, down to some 20 ms.
+    ///
+    /// A sleeping connection has no socket: the kernel gives it up without a segment, and c1m keeps some 52 bytes of it
+    /// (84 with IPv6 addresses) in the place of 3.6 to 4.2 kB, beside the service's state. Its peer notices nothing.
+    /// Its next segment, or something that the service sends, makes an equal socket again; the service is called as
+    /// ever, and needs no change. Keep it at 50 ms or more: before that the kernel may still owe an acknowledgement
+    /// (`TCP_DELACK_MIN` in net/tcp.h, 40 ms), and the connection stays awake.
     ///
     /// It needs Linux 6.1, and CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_NET_RAW in the host's user namespace. Where
     /// this process lacks them the server does not start: it fails with
     /// [`HostReason::Hibernation`](crate::error::HostReason::Hibernation).
     ///
     /// What it costs: 8 to 18 microseconds of processor time to put a connection to sleep, 11 to 20 to wake it (kernel
-    /// 6.18), and so much more latency for the first message after a sleep. A sleep loses the congestion window, so that
-    /// the connection begins anew with 10 segments (RFC 6928); the exact round-trip time, of which a value within a factor
-    /// of two is kept (4 to 256 ms); and ECN. docs/guide/hibernation.md says when a lost segment is resent after 1 s or 3 s
-    /// for that. A connection with data in flight, or that its service has more to send on, stays awake. Connections with
-    /// TCP-MD5, TCP-AO or MPTCP are not for sleeping.
+    /// 6.18), and so much more latency for the first message after a sleep. A sleep loses the congestion window, so
+    /// that the connection begins anew with 10 segments (RFC 6928); the exact round-trip time, of which a value within
+    /// a factor of two is kept (4 to 256 ms); and ECN. If c1m cannot give the new socket a round-trip time, the kernel
+    /// resends a lost segment only after 1 s or 3 s; docs/guide/hibernation.md lists these cases. A connection with
+    /// data in flight, or that its service has more to send on, stays awake. Do not use `hibernate` where a kernel or a
+    /// wrapper gives the listeners TCP-MD5, TCP-AO or MPTCP: c1m does not look for them.
     pub fn hibernate(mut self, after: Duration) -> ServerBuilder {
         self.options.hibernate = Some(after);
         self
     }
 
-    /// Connections awake at once at most, over all shards, 1 to 4,294,967,295, but one on each shard at least. Each has a
-    /// slot in a ring, and a socket. By default as many as the memory allows that is left at the start: at least 1,024, at
-    /// most 262,144, and no more than `max_connections`. Only with `hibernate`: otherwise starting fails with
-    /// [`ConfigError::AwakeWithoutSleep`].
+    /// Connections awake at once at most, over all shards: 1 to 4,294,967,295, and at least one on each shard. Each has
+    /// a slot in a ring and a socket. By default it is planned from the memory that is left at the start: 1,024 to
+    /// 262,144, and no more than `max_connections`; in a takeover no fewer than the earlier server had; before Linux
+    /// 6.8 no more than the file descriptors suffice for. Starting fails with [`ConfigError::Awake`] for a number out
+    /// of range, and with [`ConfigError::AwakeWithoutSleep`] without `hibernate`.
     pub fn awake(mut self, connections: u64) -> ServerBuilder {
         self.options.awake = Some(connections);
         self
     }
 
-    /// Connections accepted per second at most, over all shards, more than 0; the others wait in the accept queues. As many
-    /// as come by default.
+    /// Connections accepted per second at most: a finite number above 0, otherwise starting fails with
+    /// [`ConfigError::Rate`]. Each shard may accept an equal part of it. Others wait in the accept queues. Unlimited by
+    /// default.
     pub fn accept_rate(mut self, per_second: f64) -> ServerBuilder {
         self.options.accept_rate = Some(per_second);
         self
@@ -331,8 +348,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Makes every accept return the peer's address, so that `Ctx::peer_addr` has it within `Service::opened`, on every
-    /// kernel and without a further system call. The address is not kept after that call. Off by default.
+    /// Has the shard know the peer's address within `Service::opened`, for `Ctx::peer_addr`, on every kernel. Behind a
+    /// BPF filter (`IdlePolicy`) each accept makes one more system call for it. The address is not kept after that
+    /// call, and is unknown if the peer has gone already. Off by default.
     pub fn peer_addresses(mut self, bring: bool) -> ServerBuilder {
         self.options.peer_addresses = bring;
         self
@@ -344,17 +362,23 @@ impl ServerBuilder {
     /// which pauses for some milliseconds. If none answers, this server starts afresh. Then it listens there itself, with
     /// a file that only this user may open; only processes of this user or of root are answered.
     ///
-    /// Both must have the same address, ports and number of shards, speak the same protocol, both TLS or neither, and the
-    /// later one as many `max_connections` at least, where connections sleep no more either; otherwise `start` of the later
-    /// one fails with a `HostError` that says what differs. What a service knows of a connection goes through
-    /// [`Service::hand_over`] and [`Service::taken_over`], and what it knows beside them through
-    /// [`Service::hand_over_shard`] and [`Service::taken_over_shard`]. TLS sessions, and what `c1m::websocket`, `c1m::http`
-    /// and `c1m::push` have heard so far, go along by themselves.
+    /// Both must have the same address, the same ports and number of shards, the same protocol, and both TLS or
+    /// neither. The later server's `max_connections` must not be lower; if the earlier server's connections sleep, it
+    /// must be the same, and the later one must have `hibernate` too. Otherwise `start` of the later one fails with
+    /// [`HostReason::Takeover`](crate::error::HostReason::Takeover), which says what differs. Two services of your own
+    /// are not told apart: `taken_over` must recognise what an earlier version wrote.
+    ///
+    /// What a service knows of a connection goes through [`Service::hand_over`] and [`Service::taken_over`], and what
+    /// it knows beside them through [`Service::hand_over_shard`] and [`Service::taken_over_shard`]. TLS sessions, and
+    /// what `c1m::websocket`, `c1m::http` and `c1m::push` have heard so far, go along by themselves. What is queued in
+    /// the mailbox is not handed over.
     ///
     /// Where the environment has `NOTIFY_SOCKET`, listeners and what is kept of sleeping connections are left with the
-    /// service manager (`FileDescriptorStoreMax=` in systemd.service(5)). If this process is killed, the next one that the
-    /// manager starts has all that slept; connections that were awake are lost, and counted
-    /// (`Snapshot::lost_in_takeover`).
+    /// service manager (`FileDescriptorStoreMax=` in systemd.service(5)). If this process is killed, the next one that
+    /// the manager starts goes on with the sleeping connections of a service of plain bytes without TLS. It resets
+    /// every sleeping connection with TLS, of `Http`, of `WebSocket` or of `Push`, and every one whose peer had not
+    /// acknowledged all that the service sent. Connections that were awake are gone. Where connections sleep, all of
+    /// these are counted (`Snapshot::lost_in_takeover`).
     ///
     /// Needs Linux 6.8; where connections sleep (`hibernate`), 6.1. Off by default.
     pub fn takeover(mut self, path: impl Into<PathBuf>) -> ServerBuilder {
@@ -371,11 +395,10 @@ impl ServerBuilder {
         self
     }
 
-    /// Speaks TLS on every port, 1.3 or as low as [`TlsConfig::lowest_version`] says; without TLS by default. The service sees
-    /// bytes as ever, up to 16,384 at once as one record may hold, and is told of a connection (`Service::opened`) when its
-    /// handshake is over. An established connection
-    /// takes 80 bytes more, or 112 with TLS_AES_256_GCM_SHA384, which is chosen last, and nothing of the kernel. Only with the
-    /// feature `tls`.
+    /// Speaks TLS on every port, 1.3 or as low as [`TlsConfig::lowest_version`] says; without TLS by default. The
+    /// service sees bytes as ever, up to 16,384 at once as one record may hold, and is told of a connection
+    /// (`Service::opened`) when its handshake is over. An established connection takes 80 bytes more, or 112 with
+    /// TLS_AES_256_GCM_SHA384 (chosen last) and with TLS 1.2, and nothing of the kernel. Only with the feature `tls`.
     ///
     /// Starting fails with [`ConfigError::Tls`] if a certificate or a key cannot be used.
     #[cfg(feature = "tls")]
@@ -385,7 +408,7 @@ impl ServerBuilder {
     }
 
     /// Hands the server's events to a function, instead of to `Server::events`. It is called on threads of the server,
-    /// shards among them, and must not block.
+    /// shards among them, and on the caller's thread within `start`. It must not block.
     pub fn on_event(mut self, hear: impl Fn(ServerEvent) + Send + Sync + 'static) -> ServerBuilder {
         self.on_event = Some(Arc::new(hear));
         self
@@ -409,9 +432,9 @@ impl ServerBuilder {
     /// Starts the server. On return every port of every shard accepts. `service` makes the service of each shard, on
     /// the shard's own thread.
     ///
-    /// Fails with a `ConfigError` if the options contradict each other, and with a `HostError` if the host refuses: a
-    /// port is taken, or there are too few file descriptors, too little locked memory, or no io_uring. Then nothing
-    /// runs.
+    /// Fails with a `ConfigError` if an option is out of its range, contradicts another one or names an address that
+    /// cannot be used; with a `HostError` if the host refuses: a port is taken, or there are too few file descriptors,
+    /// too little locked memory, or no io_uring; and with `Error::Bug` if c1m is wrong. Then nothing runs.
     pub fn start<S: Service>(
         self,
         service: impl Fn(ShardInfo<S::Message>) -> S + Send + Sync + 'static,

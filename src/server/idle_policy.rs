@@ -7,9 +7,9 @@ use crate::sys::{Catcher, Filter};
 
 /// How the connections of a server wait that have nothing to say.
 ///
-/// Behind a BPF filter on its socket an idle connection takes no memory beside the socket; in a poll of its ring it
-/// takes 256 bytes of the kernel. A filter needs CAP_BPF, CAP_PERFMON and CAP_CHOWN, `net.ipv4.tcp_migrate_req` off, and
-/// a file descriptor for each accept in flight.
+/// Waiting behind a BPF filter on its socket takes no memory for a connection. Waiting in a poll of its ring takes 256
+/// bytes of the kernel. A filter needs CAP_BPF, CAP_PERFMON and CAP_CHOWN, `net.ipv4.tcp_migrate_req` off, and a file
+/// descriptor for each accept in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum IdlePolicy {

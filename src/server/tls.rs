@@ -44,10 +44,10 @@ impl Secured {
 }
 
 impl<M> Server<M> {
-    /// Reads the files of the certificates and keys again. Connections that are accepted from now on get the new
-    /// certificates; no connection is dropped, and sessions from before can be resumed. If one of the files cannot
-    /// be used, this fails, and all the certificates from before stay. Only with the feature `tls`, and with
-    /// `ServerBuilder::tls`.
+    /// Reads the files of the certificates and keys again, on the calling thread. Handshakes that begin from now on use
+    /// them, no connection is closed, and earlier sessions can be resumed. If one of the files cannot be used, this
+    /// fails with [`ConfigError::Tls`](crate::error::ConfigError::Tls) and all earlier certificates stay. Without
+    /// `ServerBuilder::tls` it fails with `Error::Bug`. Only with the feature `tls`.
     pub fn reload_certificates(&self) -> Result<()> {
         match &self.tls {
             Some(tls) => tls.acceptor.reload(),

@@ -23,9 +23,9 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// A message for many connections of one shard; `Ctx::broadcast` sends it.
 ///
-/// The bytes are stored once, in an `Arc<[u8]>`, and the kernel takes them from there for each recipient. A shard sends
-/// to a bounded number of recipients and then serves its other connections, so a large broadcast delays their messages
-/// by a fraction of a millisecond at a time.
+/// The bytes are stored once, in an `Arc<[u8]>`, and the kernel takes them from there for each recipient. With TLS each
+/// recipient gets a sealed copy. A shard sends to a bounded number of recipients and then serves its other connections,
+/// so a large broadcast delays their messages by a fraction of a millisecond at a time.
 ///
 /// **Order.** Broadcasts of one shard are sent one after the other, so each recipient gets them in the order of the
 /// calls of `Ctx::broadcast`. Bytes of `Ctx::send` and replies go at once, and may overtake a broadcast.
@@ -36,10 +36,10 @@ const MOST_BYTES: usize = 64 << 20;
 /// **Slow readers.** A recipient whose socket has no room keeps its bytes by the same rule as for `Ctx::send`: they
 /// count against `ServerBuilder::max_pending`, and beyond it the recipient is closed as a slow reader.
 ///
-/// **Sleeping connections** are woken for it. While no slot is free (`ServerBuilder::awake`), the broadcast stands still at the
-/// first recipient that sleeps and needs one, as its bytes are not a short message, and so do those behind it. A recipient whose
-/// peer is dead keeps the slot into which it was woken until the kernel gives it up, after some 15 minutes.
-/// `ServerBuilder::keepalive` finds such peers while they sleep.
+/// **Sleeping connections** are woken for it. While no slot is free (`ServerBuilder::awake`), the broadcast stands
+/// still at the first recipient that sleeps and needs one, as its bytes are not a short message, and so do those behind
+/// it. A recipient whose peer is dead keeps the slot into which it was woken until the kernel gives it up, after some
+/// 15 minutes (net.ipv4.tcp_retries2, tcp(7)). `ServerBuilder::keepalive` finds such peers while they sleep.
 pub struct Broadcast<S> {
     bytes: Arc<[u8]>,
     to: Recipients<S>,

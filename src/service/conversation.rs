@@ -13,8 +13,9 @@ pub(super) enum Phase {
     Over,
 }
 
-/// A connection of [`Http`](super::http::Http) or [`WebSocket`](super::websocket::WebSocket): the state that its
-/// service keeps.
+/// What [`Http`](super::http::Http) and [`WebSocket`](super::websocket::WebSocket) keep in a connection's row. A
+/// service meets it only in a [`Broadcast`](crate::Broadcast) of [`WebSocketCtx`](super::websocket::WebSocketCtx):
+/// `state()` gives its own state.
 #[derive(Debug, Default)]
 pub struct Conversation<T> {
     /// The phase in the highest two bits, five marks below them, and then the key of what is incomplete, counted from 1.

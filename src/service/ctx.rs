@@ -16,14 +16,17 @@ use crate::stats::{Counters, OwnCounters};
 use crate::tls::handshake::TlsAgreed;
 use crate::token::ConnId;
 
-/// A counter of the service's own, made by `ServerBuilder::counter`.
+/// A counter of the service's own, made by `ServerBuilder::counter`. It belongs to its builder: in another server it
+/// names the counter of the same number, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CounterId(pub(crate) usize);
 
 /// The shard as a service sees it in one call: its connections, and the operations on them.
 ///
-/// A `ConnId` of a connection that is gone, or closing, is no error anywhere: nothing is sent to it. Nothing here
-/// blocks, but every call runs on the thread that carries the shard's connections, and delays them as long as it takes.
+/// Calls with the `ConnId` of a connection that is gone do nothing, and return `None`, `false` or 0 (but see `state`);
+/// `peer_addr` and `local_addr` fail with `NotConnected`. A connection that is closing is sent nothing more. Nothing
+/// here blocks, but every call runs on the thread that carries the shard's connections, and delays them as long as it
+/// takes.
 pub struct Ctx<'a, S> {
     connections: &'a mut Connections<S>,
     shard: &'a mut ShardContext<S>,
@@ -240,13 +243,16 @@ impl<S: Default> Ctx<'_, S> {
         self.shard.divided
     }
 
-    /// How many connections are open on this shard.
+    /// Connections that are established on this shard. With TLS it includes those whose handshake is not over, of which
+    /// the service was not told yet.
     #[allow(clippy::len_without_is_empty, reason = "a context is no collection")]
     pub fn len(&self) -> u64 {
         self.connections.counters().live.get()
     }
 
-    /// Whether a connection is open. It may have ended since another thread was asked about it, or within this very call.
+    /// Whether a connection is open. After `close` with `Immediate` or `Abort` it is not. After `close` with `Graceful`
+    /// or `Lingering` it counts as open until its last bytes are sent, and within `Service::received` until that call
+    /// is over.
     pub fn is_open(&mut self, conn: ConnId) -> bool {
         self.connections.is_live(conn)
     }
@@ -264,24 +270,33 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.live()
     }
 
-    /// Sends `bytes` after what is on its way to the connection already. They are copied. A sleeping connection is
-    /// woken; if no slot is free for it (`ServerBuilder::awake`), or no route leads to its peer, the bytes wait for that. A
-    /// connection whose unsent bytes would exceed `ServerBuilder::max_pending` is reset, and counted as a slow reader.
+    /// Sends `bytes` after what is on its way to the connection already. They are copied. A connection is reset, and
+    /// counted as a slow reader, if one send has more than `ServerBuilder::max_pending` bytes, or if more than that
+    /// would be kept behind a send that is under way.
+    ///
+    /// A sleeping connection is woken. If it cannot be woken now, the bytes wait: without limit for a free slot
+    /// (`ServerBuilder::awake`), and up to 15 minutes for a route to its peer, after which the connection ends with
+    /// `CloseReason::Failed`. While the host is short of memory, 16 MiB may wait on a shard; a connection beyond that
+    /// is reset as a slow reader.
     pub fn send(&mut self, conn: ConnId, bytes: &[u8]) {
         let done = self.connections.send(conn, bytes);
         self.note(done);
     }
 
-    /// Sends `bytes` as `send` does, straight from the `Arc`, and without a copy if the socket has room.
+    /// Sends `bytes` as `send` does. The kernel takes them from the `Arc`, also if the socket has no room. They are
+    /// copied where they have to wait in the shard: for a slot, or behind an operation of the connection that is under
+    /// way, as always within its own `Service::received`. TLS seals them for each connection.
     pub fn send_shared(&mut self, conn: ConnId, bytes: &Arc<[u8]>) {
         let done = self.connections.send_shared(conn, bytes);
         self.note(done);
     }
 
     /// Begins a broadcast to connections of this shard. Gives it back if 4,096 are under way already, or if all of them
-    /// together would have more than 64 MiB; a single one may have more. It is given back for a moment, too, when a later server
-    /// takes this one's place: as long as broadcasts overlap no connection can leave, so 2 s after the later one has asked for them
-    /// those under way are ended first. While the server stops it does nothing.
+    /// together would have more than 64 MiB; a single one may have more. While the server stops it does nothing.
+    ///
+    /// During a takeover it is given back too, from the moment when the service is ready (`Service::may_divide`) and no
+    /// broadcast is under way, or 2 s after the later server asked, until connections begin to leave. Broadcasts that
+    /// overlap without end would keep all connections here.
     pub fn broadcast(&mut self, broadcast: Broadcast<S>) -> std::result::Result<(), Broadcast<S>> {
         self.shard.broadcast(broadcast)
     }
@@ -298,8 +313,10 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.is_asleep(conn)
     }
 
-    /// Closes a connection. `Service::closed` follows soon, and not within this call. Until then its state stays, and
-    /// `Service::received` is called no more. Within `received` return `Reply::Nothing` after it.
+    /// Closes a connection. `Service::closed` follows later, not within this call. With `Graceful` and `Lingering` it
+    /// follows when the kernel has taken the last bytes; a peer that does not read delays that without limit, so set a
+    /// deadline first (`set_deadline`). Until then its state stays, and `Service::received` is called no more. Within
+    /// `received` return `Reply::Nothing` after it.
     pub fn close(&mut self, conn: ConnId, mode: CloseMode) {
         let done = self.connections.close(conn, mode, self.shard.reason);
         self.note(done);
@@ -309,17 +326,18 @@ impl<S: Default> Ctx<'_, S> {
     /// to wait, and the peer's own sends wait: so a service that passes bytes on does not have to keep those that it cannot
     /// pass on yet.
     ///
-    /// A receive may be under way already, though not within `Service::received`. It still brings what it finds: at most
-    /// 4 KiB. With TLS a receive brings several records, the first of which may have 16 KiB, and `Service::received` is called
-    /// for each: those behind the one at which it pauses still come. While reads are paused the connection neither sleeps nor
-    /// counts as silent for `ServerBuilder::idle_timeout`; its own deadline goes on. A FIN of the peer is seen after the bytes before it, so after `resume_reads`. A RST may be seen only
+    /// A receive may be under way already, though not within `Service::received`. It still brings what it finds: at
+    /// most 4 KiB. With TLS a receive brings several records, the first of which may have 16 KiB, and
+    /// `Service::received` is called for each: those behind the one at which it pauses still come. While reads are
+    /// paused the connection neither sleeps nor counts as silent for `ServerBuilder::idle_timeout`; its own deadline
+    /// goes on. A FIN of the peer is seen after the bytes before it, so after `resume_reads`. A RST may be seen only
     /// then, or when something is sent. A takeover keeps the pause, and the service of the next process has to end it.
     ///
     /// Returns `false` for a connection that is gone, and for one that sleeps and cannot be woken because no slot is free
     /// (`ServerBuilder::awake`).
     ///
     /// ```
-    /// use c1m::{ConnId, Ctx, Reply, Service};
+    /// use c1m::{CloseMode, CloseReason, ConnId, Ctx, Reply, Service};
     ///
     /// /// Sends what comes on the one connection to the other, at the speed of the slower one.
     /// #[derive(Default)]
@@ -357,6 +375,14 @@ impl<S: Default> Ctx<'_, S> {
     ///             ctx.resume_reads(other);
     ///         }
     ///     }
+    ///
+    ///     fn closed(&mut self, ctx: &mut Ctx<'_, ()>, conn: ConnId, _: CloseReason) {
+    ///         // The other end may be paused, and `sent` does not follow any more.
+    ///         if let Some(other) = self.other(conn) {
+    ///             ctx.close(other, CloseMode::Graceful);
+    ///         }
+    ///         self.ends.retain(|end| *end != conn);
+    ///     }
     /// }
     /// ```
     pub fn pause_reads(&mut self, conn: ConnId) -> bool {
@@ -379,30 +405,31 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.has_paused_reads(conn)
     }
 
-    /// Bytes for a connection that the kernel has not taken yet: kept by the shard, or waiting in the kernel for the
-    /// peer to read. Those that wait there count until the kernel has taken the last of them. Within `Service::received`
-    /// what the call has sent to the same connection counts too, because the kernel gets it after the call. So a value above 0
-    /// does not prove that the peer reads slowly. Of what a call sends to any other connection, or elsewhere, the first send
-    /// does not count if nothing was on its way before: the kernel gets it at once.
+    /// Bytes for a connection that the kernel has not taken: those that the shard keeps, and those of a send that waits
+    /// for the peer to read, which count until the last of them is taken. Bytes that this call of `Service::received`
+    /// sent to its own connection count too, because the kernel gets them after the call. The first send to another
+    /// connection on which nothing is on its way goes to the kernel at once and does not count. So a value above 0 does
+    /// not prove a slow peer.
     ///
     /// Once this has returned more than 0, `Service::sent` follows when the kernel has taken all, or `Service::closed`.
     pub fn pending(&mut self, conn: ConnId) -> usize {
         self.connections.watch_pending(conn)
     }
 
-    /// The address of the peer. The kernel is asked, which takes two system calls more than a microsecond each and a
-    /// file descriptor for that time; it must be Linux 6.8 or newer, else the error is `Unsupported`. Within `opened`
-    /// of a server with `ServerBuilder::peer_addresses(true)` it is at hand, on every kernel. An IPv4 peer of a server
-    /// that listens on `::` has its IPv4 address.
+    /// The address of the peer. Within `opened` of a server with `ServerBuilder::peer_addresses(true)`, and while the
+    /// connection sleeps, the shard has it. Otherwise three system calls ask the kernel (io_uring_enter, getpeername,
+    /// close; two to three microseconds together), with a file descriptor for that time. That needs Linux 6.8, or a
+    /// server with `ServerBuilder::hibernate`. An IPv4 peer of a server that listens on `::` has its IPv4 address.
     ///
-    /// Errors: `NotConnected` for a connection that is gone or whose peer has gone; EMFILE where no file descriptor is
-    /// left.
+    /// Errors: `Unsupported` before Linux 6.8 without `hibernate`; `NotConnected` for a connection that is gone or
+    /// whose peer has gone; EMFILE where no file descriptor is left.
     pub fn peer_addr(&mut self, conn: ConnId) -> io::Result<SocketAddr> {
         let asked = self.connections.peer_addr(conn);
         self.answer(asked)
     }
 
-    /// The address on which the server accepted the connection. Asked as `peer_addr` is, always: Linux 6.8 or newer.
+    /// The address on which the server accepted the connection. It is found as that of `peer_addr` is, and fails in the
+    /// same way, but `peer_addresses(true)` does not bring it.
     pub fn local_addr(&mut self, conn: ConnId) -> io::Result<SocketAddr> {
         let asked = self.connections.local_addr(conn);
         self.answer(asked)
@@ -417,16 +444,18 @@ impl<S: Default> Ctx<'_, S> {
         self.connections.agreed(conn)
     }
 
-    /// How long ago the connection was opened, to a tenth of a second. `None` unless the server was built with
-    /// `ServerBuilder::connection_ages(true)`, which takes 4 bytes a slot, or if the connection is gone.
+    /// How long ago the connection was opened, to a tenth of a second. After a takeover from a server that kept no ages
+    /// it counts from the takeover. `None` unless the server was built with `ServerBuilder::connection_ages(true)`,
+    /// which takes 4 bytes a slot, or if the connection is gone.
     pub fn age(&self, conn: ConnId) -> Option<Duration> {
         let opened = self.shard.opened.as_ref()?.get(conn);
         self.connections.peek(conn)?;
         (opened != SlotTable::UNSET).then(|| AGE_UNIT * units_since(self.shard.began).wrapping_sub(opened))
     }
 
-    /// How long nothing was received from the connection: in whole windows of 4 s, rounded down, so 0 for up to 4 s
-    /// and never more than 36 hours. `None` if the connection is not open any more.
+    /// How long nothing was received from the connection, as a multiple of 4 s. The value is less than the true time by
+    /// up to 8 s, so it is 0 for the first 4 s to 8 s. It is at most 131,072 s (36.4 hours). `None` if the connection
+    /// is not open any more.
     pub fn idle(&self, conn: ConnId) -> Option<Duration> {
         self.connections.silence(conn)
     }
@@ -445,7 +474,8 @@ impl<S: Default> Ctx<'_, S> {
         }
     }
 
-    /// Adds `n` to a counter of the service's own. It counts for this shard; metrics and `Server::counters` show it.
+    /// Adds `n` to a counter of the service's own. It counts for this shard; metrics and `Server::counters` show it. A
+    /// `CounterId` of another server's builder counts in the counter of the same number, or nowhere.
     pub fn count(&mut self, counter: CounterId, n: u64) {
         self.shard.own.add(counter.0, n);
     }

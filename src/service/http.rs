@@ -43,8 +43,9 @@ pub trait HttpService: 'static {
     /// what it has agreed on.
     fn connected(&mut self, _ctx: &mut HttpCtx<'_, Self::State>, _conn: ConnId) {}
 
-    /// Answers a request, or returns [`HttpCtx::later`]. Requests that cannot be read are answered by c1m, and so is
-    /// `GET /healthz`, with 200.
+    /// Answers a request, or returns [`HttpCtx::later`]. Requests that cannot be read are answered by c1m. So is every
+    /// request for the path `/healthz`: `GET` and `HEAD` with 200, or 503 once the server stops, and other methods with
+    /// 405.
     fn request<'r>(
         &mut self,
         ctx: &mut HttpCtx<'_, Self::State>,
@@ -86,18 +87,21 @@ pub trait HttpService: 'static {
     }
 }
 
-/// What a shard takes of requests that are not whole yet.
+/// What a shard takes of requests that are not whole yet. A head has at most 16 KiB and 64 fields; beyond it the answer
+/// is 431.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpLimits {
     /// Bytes of a request's body at most; 64 KiB by default. Beyond it the answer is 413, and the connection is closed
     /// ([`CloseMode::Lingering`]).
     pub longest_body: usize,
-    /// Bytes of all requests of a shard together that are incomplete; 16 MiB by default. Beyond it the answer is 503.
+    /// Bytes of all requests of a shard together that are incomplete; 16 MiB by default. At most 65,536 are incomplete
+    /// at once, whatever their size. Beyond it the answer is 503.
     pub incomplete: usize,
     /// How long a request may take from its first byte to its last, and a new connection to its first request; 10 s by
-    /// default. Beyond it the answer is 408, or the connection is closed without one if nothing has come. A client has as
-    /// long to read answers that the requests behind them wait for; beyond it the connection is reset.
+    /// default. Beyond it the answer is 408, or the connection is closed without one if nothing has come. When answers
+    /// of 16 KiB wait for a client to read them, its further requests wait too. If the client has not read them within
+    /// this time, the connection is reset.
     pub request_time: Duration,
     /// How long a connection is kept after an answer without another request. By default as long as
     /// `ServerBuilder::idle_timeout` allows.
@@ -130,8 +134,9 @@ pub(super) fn health(request: &Request<'_>, stopping: bool) -> Option<Response<'
 /// A [`Service`] that answers HTTP requests as `S` says.
 ///
 /// A connection takes 4 bytes beside its state, and 4 more for its deadline. Of a request that does not come in one
-/// piece, what has come is kept in a bounded table. Requests may follow each other without waiting for the answers, which
-/// keep their order.
+/// piece, what has come is kept in a bounded table. Requests may follow each other without waiting for the answers,
+/// which keep their order. When the server stops, a connection that waits for an answer is answered with 503 before it
+/// is closed, unless it is asleep.
 pub struct Http<S: HttpService> {
     service: S,
     limits: HttpLimits,

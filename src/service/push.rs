@@ -27,12 +27,12 @@ use crate::token::ConnId;
 pub struct PushLimits {
     /// Bytes of a frame's payload at most; 64 KiB by default.
     pub longest_frame: usize,
-    /// Bytes of all frames of a shard together that are incomplete; 64 MiB by default. The connection whose frame would
-    /// need more is closed.
+    /// Bytes of all frames of a shard together that are incomplete; 64 MiB by default. At most 65,536 are incomplete at
+    /// once, whatever their size. The connection whose frame would need more is closed.
     pub incomplete: usize,
-    /// How long a frame may take from the receive that began it to the one that completes it; 60 s by default. Beyond it
-    /// the connection is closed. Not watched while what the connection was sent waits for the peer to read, as nothing is
-    /// received from it then; the frame has its whole time again after that.
+    /// How long a frame may take from the receive that began it to the one that completes it; 60 s by default. Beyond
+    /// it the connection is closed. While bytes wait for the peer to read, nothing is received from it and the time
+    /// stands still; afterwards the frame has its whole time again.
     pub frame_time: Duration,
 }
 
@@ -44,6 +44,10 @@ impl Default for PushLimits {
 
 /// Sends what publishers say to all subscribers of all shards: as a [`Service`] of frames over plain bytes, and as a
 /// [`WebSocketService`]. docs/guide/services.md describes what both say.
+///
+/// A publisher without receipts for 4,096 publications, or for 16 MiB, is closed when it publishes more (1013 over
+/// WebSocket); so it is while the publishers of its shard await 65,536 receipts or those for 64 MiB. All POSTs of a
+/// shard count as one publisher, and a POST beyond that is answered with 503.
 pub struct Push {
     board: Board,
     limits: PushLimits,

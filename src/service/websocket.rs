@@ -19,9 +19,14 @@ use crate::token::ConnId;
 
 /// What a server does with WebSocket messages. `WebSocket` makes a `Service` of it.
 ///
-/// Each call runs on its shard's thread, as those of [`Service`](super::Service) do, and must not block. The order of calls for one
-/// connection: `connected` once, `upgrade` once, then, if it accepts, `opened` once, then messages, and `closed` once. Plain requests come
-/// before, if at all. A connection that was not `opened` ends without a call: keep nothing of it outside of its state.
+/// Each call runs on its shard's thread, as those of [`Service`](super::Service) do, and must not block.
+///
+/// The order of calls for one connection: `connected` once, then for each request in turn `upgrade` if it asks for one,
+/// or `request`. The first `upgrade` that accepts is followed by `opened` once, then by messages, and by `closed` once.
+/// In a takeover `taken_over` stands for `opened`, and `hand_over` for `closed`. A connection that was not `opened`
+/// ends without a call: keep nothing of it outside its state.
+///
+/// When the server stops, each peer whose connection is open for messages and not asleep is sent a close with 1001.
 pub trait WebSocketService: 'static {
     /// Kept in each connection's row, as [`Service::State`](super::Service::State).
     type State: Default + 'static;
@@ -59,8 +64,9 @@ pub trait WebSocketService: 'static {
     /// A pong came, asked for by [`WebSocketCtx::ping`] or not. Pings of the peer are answered by c1m.
     fn pong(&mut self, _ctx: &mut WebSocketCtx<'_, Self::State>, _conn: ConnId, _payload: &[u8]) {}
 
-    /// A request came that asks for no upgrade. The default answers that one is required, with 426. Requests that cannot
-    /// be read are answered by c1m, and so is `GET /healthz`, with 200.
+    /// A request came that asks for no upgrade. The default answers that one is required, with 426. Requests that
+    /// cannot be read are answered by c1m, and so are upgrades that are asked for in a wrong way. So is every request
+    /// for the path `/healthz`: `GET` and `HEAD` with 200, or 503 once the server stops, and other methods with 405.
     fn request<'r>(
         &mut self,
         _ctx: &mut WebSocketCtx<'_, Self::State>,
@@ -158,7 +164,9 @@ pub enum Ending<'a> {
     },
     /// c1m closed it for this fault of the peer.
     Failed(Fault),
-    /// The connection ended without a close, which is the code 1006 elsewhere.
+    /// The connection ended before a close of the peer came, which is the code 1006 elsewhere. With
+    /// `CloseReason::Stopping` the server has stopped; it has sent the peer a close with 1001, unless the connection
+    /// was asleep or had been sent another close.
     Lost(CloseReason),
 }
 
@@ -211,13 +219,13 @@ pub struct WebSocketLimits {
     /// Bytes of a message at most; 64 KiB by default. Beyond it the connection is closed with the code 1009.
     /// `ServerBuilder::max_pending` is raised so that a message of this length can be sent back.
     pub longest_message: usize,
-    /// Bytes of all messages of a shard together that are incomplete; 64 MiB by default. The connection whose message
-    /// would need more is closed with the code 1009.
+    /// Bytes of all messages of a shard together that are incomplete; 64 MiB by default. At most 65,536 are incomplete
+    /// at once, whatever their size. The connection whose message would need more is closed with the code 1009.
     pub incomplete: usize,
     /// How long a message may take from the receive that began it to the one that completes it; 60 s by default. Beyond
-    /// it the connection is closed with the code 1008. Not watched on a connection with a deadline of the service's own,
-    /// nor while nothing is received from it: its reads are paused, or what it was sent waits for the peer to read. Then the
-    /// message has its whole time again.
+    /// it the connection is closed with the code 1008. On a connection with a deadline of the service's own the time is
+    /// not watched. While its reads are paused, or bytes wait for the peer to read, nothing is received from it and the
+    /// time stands still; afterwards the message has its whole time again.
     pub message_time: Duration,
     /// How long the peer has to answer a close; 5 s by default.
     pub close_time: Duration,

@@ -44,7 +44,7 @@ impl<'a, S: Default> HttpCtx<'a, S> {
 
     /// What [`HttpService::request`](super::HttpService::request) returns if the answer comes later, as of a long poll:
     /// [`answer`](HttpCtx::answer) gives it then. If it has not come `within` this time,
-    /// [`HttpService::expired`](super::HttpService::expired) is asked for one.
+    /// [`HttpService::expired`](super::HttpService::expired) is asked for one. With `None` it waits without limit.
     ///
     /// A connection that waits takes no more memory than an idle one, and may sleep. What it asks meanwhile waits for the
     /// answer; there may be as much of it as one request may have, and beyond that the connection is closed. With HTTP/1.0
@@ -98,8 +98,8 @@ impl<'a, S: Default> HttpCtx<'a, S> {
         }
     }
 
-    /// As [`Ctx::pending`]. Answers that [`HttpService::request`](super::HttpService::request) has returned count once they are
-    /// sent: those to requests that came together are sent together.
+    /// As [`Ctx::pending`]. An answer that [`HttpService::request`](super::HttpService::request) returned counts only
+    /// after the last request of the same receive: answers to requests that came together are sent together.
     pub fn pending(&mut self, conn: ConnId) -> usize {
         self.ctx.pending(conn)
     }

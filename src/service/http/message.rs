@@ -73,7 +73,7 @@ pub struct Response<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// An answer with this status, such as 200, from 200 to 599, and without a body.
+    /// An answer with this status, such as 200, and without a body. The status is not checked; use 200 to 599.
     pub fn new(status: u16) -> Response<'a> {
         Response { status, fields: Vec::new(), body: Cow::Borrowed(&[]), later: None }
     }
@@ -107,8 +107,8 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// With this field beside those that c1m writes: `Date`, `Content-Length` and `Connection`. A line break in a value
-    /// becomes a space.
+    /// With this field. The name is sent as it is: never take it from a client. A line break or a NUL in the value
+    /// becomes a space. c1m writes `Date`, `Content-Length` and `Connection` itself: do not add them.
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Response<'a> {
         self.fields.extend_from_slice(name.as_bytes());
         self.fields.extend_from_slice(b": ");

@@ -103,7 +103,7 @@ impl<S: Default> WebSocketCtx<'_, S> {
         }
     }
 
-    /// Asks the peer whether it is there, with at most 125 bytes, of which the rest is left out. The answer comes as
+    /// Sends a ping. Of a payload of more than 125 bytes only the first 125 are sent. The peer's answer comes as
     /// `WebSocketService::pong`.
     pub fn ping(&mut self, conn: ConnId, payload: &[u8]) {
         self.send_frame(conn, Opcode::Ping, &payload[..payload.len().min(LONGEST_CONTROL)]);
@@ -120,9 +120,9 @@ impl<S: Default> WebSocketCtx<'_, S> {
         self.ctx.broadcasts()
     }
 
-    /// As [`Ctx::pending`]. What is sent to a connection while its messages are handed on goes out behind all answers to them,
-    /// and counts until then, as these do. The answers to hundreds of short messages that came together must fit into
-    /// `ServerBuilder::max_pending`: a service that says more than its peer watches this.
+    /// As [`Ctx::pending`]. What is sent to a connection while its messages are handed on goes out after the last of
+    /// them, and counts until then. All of it must fit into `ServerBuilder::max_pending`, and hundreds of short
+    /// messages may come together: a service that sends more than it receives should check this value.
     pub fn pending(&mut self, conn: ConnId) -> usize {
         let present = self.present.as_ref().filter(|present| present.conn == conn);
         let unsent = present.map_or(0, |present| present.held.len() + present.out.len());
@@ -132,9 +132,9 @@ impl<S: Default> WebSocketCtx<'_, S> {
         unsent + self.ctx.pending(conn)
     }
 
-    /// Closes a connection with a code and a reason of at most 123 bytes, of which the rest is left out. Nothing more is
-    /// sent to it, and messages that still come are dropped. `WebSocketService::closed` follows when the peer has
-    /// answered, or the time for that has passed.
+    /// Closes a connection with a code and a reason. Of a reason of more than 123 bytes only as many whole characters
+    /// as fit are sent. Nothing more is sent to the peer, and its messages are dropped. `WebSocketService::closed`
+    /// follows when the peer has answered, when `WebSocketLimits::close_time` is over, or when the connection ends.
     pub fn close(&mut self, conn: ConnId, code: CloseCode, reason: &str) {
         if !self.is_open(conn) {
             return;
@@ -182,9 +182,9 @@ impl<S: Default> WebSocketCtx<'_, S> {
         }
     }
 
-    /// Receives nothing from a connection until `resume_reads`, as [`Ctx::pause_reads`] does. Messages that have
-    /// been received by then still come: at most 4 KiB, or the TLS records of one receive. Pings of the peer are not answered meanwhile, and a
-    /// message of which a part has come may take as long as it likes. `close` ends the pause.
+    /// Receives nothing from a connection until `resume_reads`, as [`Ctx::pause_reads`] does. Messages that have been
+    /// received by then still come: at most 4 KiB, or the TLS records of one receive. Pings of the peer are not
+    /// answered meanwhile, and a message of which a part has come may take as long as it likes. `close` ends the pause.
     pub fn pause_reads(&mut self, conn: ConnId) -> bool {
         let paused = self.is_open(conn) && self.ctx.pause_reads(conn);
         if paused && let Some(row) = self.ctx.state(conn).filter(|row| row.is_timed()) {

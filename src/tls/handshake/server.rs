@@ -82,8 +82,9 @@ impl TlsConfig {
         self
     }
 
-    /// The protocols that the server speaks, the best first (ALPN, RFC 7301), each of 1 to 255 bytes; none by default. A
-    /// client that offers others alone is refused with the alert no_application_protocol.
+    /// The protocols that the server speaks, the best first (ALPN, RFC 7301), each of 1 to 255 bytes, otherwise
+    /// starting fails with [`ConfigError::Tls`]; none by default. A client that offers others alone is refused with the
+    /// alert no_application_protocol.
     pub fn alpn<T: Into<String>>(mut self, protocols: impl IntoIterator<Item = T>) -> TlsConfig {
         self.alpn = protocols.into_iter().map(Into::into).collect();
         self
@@ -103,8 +104,9 @@ impl TlsConfig {
         self
     }
 
-    /// Handshakes at once at most, over all shards, of which each may have one in any case; each takes some 12 kB. Planned
-    /// from the memory that is left by default. Further connections wait for one to end.
+    /// Handshakes at once at most, over all shards, of which each may have one in any case; each takes some 12 kB. By
+    /// default 64 to 2,048, from a sixteenth of the memory that is left. With 0 starting fails with
+    /// [`ConfigError::Handshakes`]. Further connections wait for one to end.
     pub fn handshakes(mut self, most: u32) -> TlsConfig {
         self.handshakes = Some(most);
         self
@@ -118,8 +120,9 @@ impl TlsConfig {
         self
     }
 
-    /// The longest time from a connection's accept to its first bytes, from these to the end of its handshake, and from the
-    /// beginning of a record until it is whole; 1 ms to 366 days, 10 s by default. Beyond it the connection is closed.
+    /// The longest time from a connection's accept to its first bytes, from these to the end of its handshake, and from
+    /// the beginning of a record until it is whole; 1 ms to 366 days, otherwise starting fails with
+    /// [`ConfigError::Timeout`]; 10 s by default. Beyond it the connection is closed.
     pub fn handshake_timeout(mut self, time: Duration) -> TlsConfig {
         self.handshake_timeout = time;
         self
