@@ -71,8 +71,8 @@ pub(super) fn parked_often(link: &mut u32, times: u16) -> bool {
 
 /// The whole windows in which a connection must have been silent for so long.
 fn windows(timeout: Duration) -> u64 {
-    // As many as a row's age can tell, and many more, fit into 64 bits.
-    timeout.as_nanos().div_ceil(WINDOW.as_nanos()) as u64
+    let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+    seconds.div_ceil(WINDOW.as_secs())
 }
 
 /// When the connections of a shard were last heard, and the search for those that are silent.
