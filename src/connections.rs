@@ -316,7 +316,7 @@ impl<S: Default, P: Platform> Connections<S, P> {
 
     /// Whether a connection is open.
     pub fn is_live(&mut self, conn: ConnId) -> bool {
-        self.engine.is_open(conn)
+        self.engine.is_live(conn)
     }
 
     /// The driver's state of a connection whose end the driver was not told yet.

@@ -37,7 +37,7 @@ const REAPS_PER_ENTER: usize = 4;
 /// takes some 20 us.
 const ARRIVALS_PER_PASS: usize = 32;
 
-/// How long such segments are taken in one pass at most while connections have messages: these wait that long.
+/// How long one pass takes such segments at most while connections have messages: a message may have to wait for it.
 const ARRIVALS_TIME: Duration = Duration::from_micros(100);
 
 /// What the driver wants after its turn.
@@ -143,7 +143,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// Takes some of the segments that were caught for sleeping connections. Tells whether there were any.
     fn take_arrivals(&mut self, now: Instant) -> Result<bool> {
-        let mut until = None;
+        let mut since = None;
         for taken in 0..ARRIVALS_PER_PASS {
             let Some(arrival) = self.connections.engine.next_arrival()? else { return Ok(taken > 0) };
             self.tell_moved()?;
@@ -161,7 +161,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             let engine = &mut self.connections.engine;
             if engine.has_traffic(now) {
                 let now = engine.platform().now();
-                if now >= *until.get_or_insert(now + ARRIVALS_TIME) {
+                if now.saturating_duration_since(*since.get_or_insert(now)) >= ARRIVALS_TIME {
                     break;
                 }
             }

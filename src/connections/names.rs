@@ -70,8 +70,8 @@ impl<S: Default, P: Platform> Engine<S, P> {
         self.hibernation.as_ref().is_some_and(|hibernation| hibernation.is_asleep(name))
     }
 
-    /// Whether a connection is open, awake or asleep, whatever its handshake has come to.
-    pub(super) fn is_open(&mut self, name: ConnId) -> bool {
+    /// Whether a connection is live, awake or asleep, also while its handshake is under way.
+    pub(super) fn is_live(&mut self, name: ConnId) -> bool {
         self.is_asleep(name) || self.find(name).is_some_and(|conn| self.slots.is_live(conn))
     }
 

@@ -360,7 +360,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Whether a connection is open, and is not established yet.
     fn awaits_handshake(&mut self, name: ConnId) -> bool {
-        self.is_open(name) && !self.is_opened(name)
+        self.is_live(name) && !self.is_opened(name)
     }
 
     /// Whether a connection that is open is so for its driver too: its handshake is over, or there is none.
@@ -485,7 +485,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
 
     /// Seals bytes, and sends them. Bytes for a connection that is gone, or has no session yet, are dropped.
     pub(super) fn seal_and_send(&mut self, name: ConnId, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() || !self.is_open(name) || !self.is_opened(name) {
+        if bytes.is_empty() || !self.is_live(name) || !self.is_opened(name) {
             return Ok(());
         }
         let Some(tls) = &mut self.tls else { return Ok(()) };
@@ -555,7 +555,7 @@ impl<S: Default, P: Platform> Engine<S, P> {
     /// The driver closes a connection. Says close_notify first, where that can be sent. Returns `false` if the connection is
     /// to be closed later: its data is with the driver, whose reply goes first.
     pub(super) fn closes_now(&mut self, name: ConnId, mode: CloseMode, reason: CloseReason) -> Result<bool> {
-        if self.tls.is_none() || mode == CloseMode::Abort || !self.is_open(name) || !self.is_opened(name) {
+        if self.tls.is_none() || mode == CloseMode::Abort || !self.is_live(name) || !self.is_opened(name) {
             return Ok(true);
         }
         if let Some(tls) = &mut self.tls

@@ -15,7 +15,7 @@ fn silent_connections_are_closed_and_no_others() {
     const PEERS: usize = 200;
     with_seeds(8, |seed| {
         let mut scene = Scene::new(seed, 400);
-        // Windows of silence have whole seconds, and a timeout of any length is not cut short.
+        // Also with fractions of a second, which the windows of silence do not have.
         let timeout = match seed {
             0 => Duration::from_millis(8_900),
             _ => Duration::from_millis(5_000 + scene.chance.below(60_000) as u64),
@@ -389,8 +389,8 @@ fn the_doorbell_wakes_a_shard_wherever_it_sleeps() {
     });
 }
 
-/// The kernel has no files for accepts. New connections wait in the backlog until the shard tries again, 100 ms later;
-/// those that stand are answered meanwhile, and the shard does not try without end.
+/// The kernel has no files for accepts. New connections wait in the backlog until the shard tries again, 100 ms later.
+/// Meanwhile established connections are answered, and the shard begins no further accepts.
 #[test]
 fn accepts_that_fail_for_want_of_files_are_tried_again_later() {
     const SHORT: Duration = Duration::from_millis(50);
@@ -403,7 +403,7 @@ fn accepts_that_fail_for_want_of_files_are_tried_again_later() {
             scene.machine.at(SHORT, move |kernel| kernel.fail_accepts(errno));
             scene.come(PEERS, SHORT + MILLI);
             let (machine, seen) = scene.run(300 * MILLI);
-            assert!(talk.longest_wait(&machine) < 2 * MILLI, "those that stand wait");
+            assert!(talk.longest_wait(&machine) < 2 * MILLI, "established connections wait");
             assert_eq!(seen.opened.len(), 2 * PEERS);
             let waited = seen.opened[PEERS] - SHORT;
             assert!((99 * MILLI..110 * MILLI).contains(&waited), "accepts went on after {waited:?}");

@@ -153,8 +153,8 @@ pub fn echoes(stream: &mut (impl Read + Write)) {
 /// Looks in a row at which nothing more was received until it is taken for certain.
 const LOOKS: usize = 20;
 
-/// Writes pieces, and reads nothing, until the server receives nothing more as an answer waits for this peer, the only one for
-/// which one waits. Returns how many pieces were begun, and what of the last one is not written.
+/// Writes pieces, and reads nothing, until an answer of the server has had to wait for this peer and the server receives nothing
+/// more. No answer may have waited for another peer. Returns how many pieces were begun, and what of the last one is not written.
 pub fn write_unread(
     stream: &mut TcpStream,
     piece: impl Fn() -> Vec<u8>,

@@ -261,10 +261,11 @@ fn a_process_that_stands_still_closes_no_sleeper() {
             let stops = 30 * SECOND + night.chance.time(8 * SECOND);
             let end = stops + still + 40 * SECOND;
             for peer in sleepers.filter(|_| !asks) {
-                let mut at = SECOND + night.chance.time(SECOND);
-                while at < end {
-                    night.say(at, peer, 1);
-                    at += 5 * SECOND + if at < stops && at + 5 * SECOND > stops { still } else { Duration::ZERO };
+                // It says something after every 5 s in which it runs.
+                let mut ran = SECOND + night.chance.time(SECOND);
+                while ran < end - still {
+                    night.say(if ran <= stops { ran } else { ran + still }, peer, 1);
+                    ran += 5 * SECOND;
                 }
             }
             night.machine.stand_still(stops, still, false);
