@@ -37,8 +37,12 @@ const REAPS_PER_ENTER: usize = 4;
 /// takes some 20 us.
 const ARRIVALS_PER_PASS: usize = 32;
 
-/// How long one pass takes such segments at most while connections have messages: a message may have to wait for it.
+/// How long one pass takes such segments at most while connections have messages, which may have to wait for it: as long as
+/// they bring messages, or wake connections for them.
 const ARRIVALS_TIME: Duration = Duration::from_micros(100);
+
+/// The same for segments that bring none. In a mass disconnect there is a FIN and an acknowledgement of each connection.
+const SETTLED_TIME: Duration = Duration::from_micros(25);
 
 /// What the driver wants after its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +125,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
     /// Enters every ring that has work, and handles the completions. `between` is called after each ring, so that other
     /// threads may use the core. Returns whether there was any work.
     pub fn pass(&mut self, now: Instant, mut between: impl FnMut()) -> Result<bool> {
-        let mut worked = self.connections.engine.take_notifications(now)? | self.take_arrivals(now)?;
+        // Segments of sleepers come first: messages that arrive meanwhile are found in the same pass.
+        let mut worked = self.take_arrivals(now)? | self.connections.engine.take_notifications(now)?;
         for ring in 0..self.connections.engine.slots().used() {
             if !self.connections.engine.slots().ring_at(ring).has_work() {
                 continue;
@@ -147,6 +152,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
         for taken in 0..ARRIVALS_PER_PASS {
             let Some(arrival) = self.connections.engine.next_arrival()? else { return Ok(taken > 0) };
             self.tell_moved()?;
+            let bound = if matches!(arrival, Arrival::Settled) { SETTLED_TIME } else { ARRIVALS_TIME };
             match arrival {
                 Arrival::Delivered(conn) => {
                     let (buffer, len) = self.connections.engine.take_payload();
@@ -161,7 +167,7 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             let engine = &mut self.connections.engine;
             if engine.has_traffic(now) {
                 let now = engine.platform().now();
-                if now.saturating_duration_since(*since.get_or_insert(now)) >= ARRIVALS_TIME {
+                if now.saturating_duration_since(*since.get_or_insert(now)) >= bound {
                     break;
                 }
             }

@@ -16,6 +16,7 @@
 
 mod caught;
 mod descriptors;
+mod drowsy;
 mod endings;
 mod entries;
 mod handover;
@@ -31,21 +32,19 @@ mod wake;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::acceptor::Acceptor;
-use super::endings::{Parts, tear_down_disconnected};
-use super::idle::{self, IdleTracker};
+use super::endings::Parts;
+use super::idle::IdleTracker;
 use super::readiness::Readiness;
 use super::slots::{Cursor, Slots};
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 use crate::chunks::Chunks;
 use crate::clock::{Clock, Mark};
-use crate::error::{Errno, Error, Result};
+use crate::error::Result;
 use crate::hibernation::Tuple;
 use crate::hibernation::challenge::ChallengeLimit;
 use crate::plan;
@@ -54,6 +53,7 @@ use crate::stats::{Counters, Wakes};
 use crate::token::ConnId;
 pub(crate) use caught::Arrival;
 use caught::Delivery;
+use drowsy::Drowsy;
 use endings::SleeperEndings;
 pub use entries::EntryMemory;
 use entries::{Entries, Whereabouts};
@@ -64,7 +64,7 @@ use inquiry::Inquiry;
 use keepalive::SleeperKeepalive;
 pub use kernel::KernelHost;
 use socketless::Socketless;
-use stamps::{ROWS_PER_PASS, Stamps};
+use stamps::Stamps;
 pub(super) use unsent::Kept;
 use unsent::Unsent;
 pub(super) use wake::Wake;
@@ -108,33 +108,12 @@ impl HibernationConfig {
 /// Connections that are drowsy at once at most. A grace period of 50 ms lets 80,000 a second fall asleep with them.
 const MOST_DROWSY: u64 = 4_096;
 
-/// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them. They
-/// are as many as segments can wake in one pass (`ARRIVALS_PER_PASS`): otherwise the connections that are awake would
-/// become more and more in an audit of all.
-const CHECKPOINTS_PER_PASS: usize = 32;
-
 /// While a grace period is awaited, the shard looks this often whether it has passed. The kernel takes 10 to 50 ms for
 /// one (`sys/grace.rs`).
 const GRACE_LOOK: Duration = Duration::from_millis(2);
 
-/// The share of a shard's slots, as a fraction, that is taken when slots are short. The rest lets new connections open
-/// and sleepers wake until the next silent ones sleep.
-const SHORT_OF_SLOTS: (u64, u64) = (7, 8);
-
 /// A slot whose occupant has no entry.
 const NO_ENTRY: u32 = u32::MAX;
-
-/// A connection that is being put to sleep.
-struct Drowsy {
-    /// Its name, its entry and its slot.
-    name: ConnId,
-    index: u32,
-    conn: ConnId,
-    /// Its socket once more; `None` once the connection ended.
-    socket: Option<OwnedFd>,
-    /// The grace period that it waits for; `None` until one was asked for.
-    grace: Option<u64>,
-}
 
 /// The connections of a shard that may sleep. `S` is the driver's state of each.
 pub(super) struct Hibernation<S> {
@@ -420,8 +399,14 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Puts connections to sleep that have been silent for long, a bounded number, and does what is due for those that
-    /// sleep.
-    pub fn turn<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, now: Instant) -> Result<()> {
+    /// sleep. Once the time for that is `spent`, what else is to be done waits for the next pass, but for a step of each
+    /// kind of work.
+    pub fn turn<R: RingOps>(
+        &mut self,
+        around: &mut Around<'_, S, R>,
+        now: Instant,
+        spent: &impl Fn() -> bool,
+    ) -> Result<()> {
         self.host.turn();
         self.count_dropped(around.parts.counters);
         if self.given.freezes() {
@@ -429,9 +414,12 @@ impl<S: Default> Hibernation<S> {
         }
         self.refuse_some(around.parts.counters);
         self.note_window(around.idle);
-        self.settle(around)?;
-        self.look_for_silent(around)?;
-        self.serve_endings(around);
+        // Connections that wait for slots would wait longer than a message does.
+        let is_short = self.is_short_of_slots(around.parts.slots, around.parts.acceptor);
+        let has_slept_enough = || !is_short && spent();
+        self.settle(around, has_slept_enough)?;
+        self.look_for_silent(around, is_short, has_slept_enough)?;
+        self.serve_endings(around, spent);
         self.keep_alive(around);
         self.inquire(around);
         if self.drowsy.is_empty() {
@@ -439,149 +427,6 @@ impl<S: Default> Hibernation<S> {
         } else if self.grace_look.is_none_or(|at| at <= now) {
             self.grace_look = Some(now + GRACE_LOOK);
         }
-        Ok(())
-    }
-
-    /// Looks at some rows for connections that have been silent for long, and makes them drowsy.
-    fn look_for_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<()> {
-        let now = around.clock.now();
-        let counters = around.parts.counters;
-        if counters.live.get() <= counters.asleep.get() {
-            self.stamps.rest();
-            return Ok(());
-        }
-        if !self.stamps.look(now, self.is_short_of_slots(around.parts.slots, around.parts.acceptor)) {
-            return Ok(());
-        }
-        let before = self.drowsy.len();
-        for _ in 0..ROWS_PER_PASS {
-            if !self.may_make_drowsy() {
-                break;
-            }
-            let Some(cursor) = &mut self.stamps.cursor else { break };
-            let Some((conn, row)) = around.parts.slots.next(cursor) else {
-                self.stamps.cursor = None;
-                break;
-            };
-            if row.lifecycle.may_sleep() && self.stamps.is_ripe(conn) && !self.make_drowsy(around, conn)? {
-                self.stamps.pause(conn, now);
-                break;
-            }
-        }
-        if self.drowsy.len() > before {
-            let grace = self.host.request_grace();
-            self.drowsy.range_mut(before..).for_each(|drowsy| drowsy.grace = Some(grace));
-        }
-        Ok(())
-    }
-
-    /// Whether few slots are left beside those that accepts want, and connections may need more than there are.
-    fn is_short_of_slots<R: RingOps>(&self, slots: &Slots<S, R>, acceptor: &Acceptor) -> bool {
-        let count = slots.count() as u64;
-        let connections = u64::from(self.entries.most()).saturating_sub(count);
-        let places = count.saturating_sub(acceptor.wanted() as u64);
-        let taken = slots.in_use().saturating_sub(acceptor.in_flight() as u64);
-        connections > places && taken * SHORT_OF_SLOTS.1 >= places * SHORT_OF_SLOTS.0
-    }
-
-    /// Makes a connection drowsy, if it can sleep. `false` if the kernel has no descriptor or no memory for that: this is
-    /// not the time, for any.
-    fn make_drowsy<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, conn: ConnId) -> Result<bool> {
-        let counters = around.parts.counters;
-        let Some(index) = self.index_at(conn).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Awake)
-        else {
-            return Ok(true);
-        };
-        counters.enters.add(1);
-        let socket = match self.descriptor(around, conn)? {
-            Ok(socket) => socket,
-            Err(error) => {
-                counters.stayed_awake.add(1);
-                let short = Errno::of(&error).is_shortage();
-                if !short {
-                    self.stamps.used(conn);
-                }
-                return Ok(!short);
-            }
-        };
-        self.stamps.used(conn);
-        let known = self.entries.is_known(index) || self.identify(index, &socket);
-        let Some(tuple) = self.entries.tuple(index).filter(|_| known && self.host.prepare(&socket).is_ok()) else {
-            counters.stayed_awake.add(1);
-            return Ok(true);
-        };
-        self.host.begin_transit();
-        if !self.host.insert(&tuple, index) {
-            self.host.end_transit();
-            counters.stayed_awake.add(1);
-            return Ok(true);
-        }
-        self.entries.move_to(index, Whereabouts::Drowsy);
-        let name = self.entries.name_of(index);
-        self.drowsy.push_back(Drowsy { name, index, conn, socket: Some(socket), grace: None });
-        Ok(true)
-    }
-
-    /// Asks the kernel for the ends of a connection, and keeps them. `false` if it cannot sleep.
-    fn identify(&mut self, index: u32, socket: &OwnedFd) -> bool {
-        let Ok(Some((tuple, negotiated))) = self.host.identify(socket) else { return false };
-        self.entries.identify(index, &tuple, &negotiated);
-        true
-    }
-
-    /// Takes the state of some drowsy connections whose grace period has passed.
-    fn settle<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) -> Result<()> {
-        for _ in 0..CHECKPOINTS_PER_PASS {
-            if !self.grace_is_over() {
-                break;
-            }
-            let Some(drowsy) = self.drowsy.pop_front() else { break };
-            self.fall_asleep(around, drowsy)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the state of a drowsy connection, and gives its socket up, unless it has something to do.
-    fn fall_asleep<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, drowsy: Drowsy) -> Result<()> {
-        let Drowsy { name, index, conn, socket, .. } = drowsy;
-        let (Some(socket), Some(_)) = (socket, self.entries.find(name)) else {
-            // It ended meanwhile, and is in the table no more.
-            self.host.end_transit();
-            return Ok(());
-        };
-        let counters = around.parts.counters;
-        let rests = around.parts.slots.row(conn).is_some_and(|row| row.lifecycle.may_sleep());
-        let drowsy = self.entries.whereabouts(index) == Whereabouts::Drowsy;
-        let state = if drowsy && rests { self.host.checkpoint(&socket).ok().flatten() } else { None };
-        let (Some(progress), Some(tuple)) = (state, self.entries.tuple(index)) else {
-            if drowsy {
-                self.leave_table(index);
-            }
-            self.host.end_transit();
-            self.entries.woke(index, conn);
-            self.stamps.used(conn);
-            counters.stayed_awake.add(1);
-            return Ok(());
-        };
-        if let Some(row) = around.parts.slots.row(conn) {
-            // Before the socket goes. It is in repair mode: should this process be killed now, the kernel closes the
-            // socket without a segment, and the connection sleeps.
-            self.entries.fell_asleep(index, &progress, idle::window_of(row.link));
-        }
-        let retired = self.host.retire(socket, &tuple);
-        self.host.end_transit();
-        retired.map_err(|error| Error::bug(format!("socket of a sleeping connection: {}", Errno::of(&error))))?;
-        if let Some(row) = around.parts.slots.row(conn) {
-            self.states.reach(index as usize);
-            if let Some(state) = self.states.get_mut(index as usize) {
-                *state = mem::take(&mut row.state);
-            }
-        }
-        self.leave_slot(conn.ring(), conn.slot());
-        tear_down_disconnected(&mut around.parts, conn)?;
-        counters.asleep.add(1);
-        counters.hibernated.add(1);
-        self.moved.push_back((name, false));
         Ok(())
     }
 

@@ -331,7 +331,7 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Serves timers of connections that end, and looks for sleeping connections that were silent for too long.
-    pub(super) fn serve_endings<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {
+    pub(super) fn serve_endings<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, spent: &impl Fn() -> bool) {
         let now = around.clock.now();
         for _ in 0..TIMERS_PER_PASS {
             let Some(Reverse((due, index))) = self.endings.timers.peek().copied() else { break };
@@ -354,12 +354,15 @@ impl<S: Default> Hibernation<S> {
             if !self.take_step(around.parts.counters, &checkpoint, index, step, 0) {
                 self.set_timer(now, index, closing);
             }
+            if spent() {
+                break;
+            }
         }
-        self.close_silent(around);
+        self.close_silent(around, spent);
     }
 
     /// Looks at some sleeping connections, and closes those that were silent for too long.
-    fn close_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>) {
+    fn close_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, spent: &impl Fn() -> bool) {
         let now = around.clock.now();
         let Some(timeout) = around.idle.timeout() else {
             self.endings.sweep_due = None;
@@ -371,7 +374,7 @@ impl<S: Default> Hibernation<S> {
         }
         let mut closes = 0;
         for _ in 0..self.entries.len().div_ceil(STEPS) {
-            if closes == CLOSES_PER_PASS {
+            if closes == CLOSES_PER_PASS || closes > 0 && spent() {
                 // It goes on in the next pass.
                 return;
             }
