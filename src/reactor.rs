@@ -37,11 +37,12 @@ const REAPS_PER_ENTER: usize = 4;
 /// takes some 20 us.
 const ARRIVALS_PER_PASS: usize = 32;
 
-/// How long one pass takes such segments at most while connections have messages, which may have to wait for it: as long as
-/// they bring messages, or wake connections for them.
+/// While connections have messages, a pass stops at the first such segment after this time: those messages may have to wait
+/// for it.
 const ARRIVALS_TIME: Duration = Duration::from_micros(100);
 
-/// The same for segments that bring none. In a mass disconnect there is a FIN and an acknowledgement of each connection.
+/// The same where that segment brought this shard no message and woke nothing: it was answered, ended a connection, or went on
+/// to a socket. In a mass disconnect each connection has two of these, a FIN and an acknowledgement.
 const SETTLED_TIME: Duration = Duration::from_micros(25);
 
 /// What the driver wants after its turn.
@@ -148,7 +149,6 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
 
     /// Takes some of the segments that were caught for sleeping connections. Tells whether there were any.
     fn take_arrivals(&mut self, now: Instant) -> Result<bool> {
-        let mut since = None;
         for taken in 0..ARRIVALS_PER_PASS {
             let Some(arrival) = self.connections.engine.next_arrival()? else { return Ok(taken > 0) };
             self.tell_moved()?;
@@ -165,11 +165,8 @@ impl<D: Driver<P>, P: Platform> Reactor<D, P> {
             // Before the next enter frees the row of a connection that ended.
             self.tell_ended()?;
             let engine = &mut self.connections.engine;
-            if engine.has_traffic(now) {
-                let now = engine.platform().now();
-                if now.saturating_duration_since(*since.get_or_insert(now)) >= bound {
-                    break;
-                }
+            if engine.has_traffic(now) && engine.platform().now().saturating_duration_since(now) >= bound {
+                break;
             }
         }
         Ok(true)

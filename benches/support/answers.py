@@ -1,5 +1,10 @@
-"""How long a server takes to answer messages, by the segments that pass a network device: no client's delay is in it."""
+"""How long a server takes to answer messages, by the segments that pass a network device.
 
+The time in the client's program is not in it. The kernel's delivery of the message to the server's socket is: on loopback it
+runs on the client's core.
+"""
+
+import contextlib
 import ctypes
 import os
 import socket
@@ -8,7 +13,7 @@ import threading
 
 # include/uapi/asm-generic/socket.h, include/uapi/linux/if_ether.h
 SO_RCVBUFFORCE, SO_ATTACH_FILTER, SO_TIMESTAMPNS, ETH_P_ALL = 33, 26, 35, 3
-# The Ethernet header, and what an IPv4 and a TCP header without options take behind it.
+# Where the IPv4 header, the TCP header and the payload begin, in an Ethernet frame without VLAN tag and without options.
 IP, TCP, HEADERS = 14, 34, 54
 BUFFER = 64 << 20
 # struct tpacket_stats of PACKET_STATISTICS: packets, and those of them that were dropped.
@@ -52,7 +57,7 @@ class Answers:
             now = seconds + nanoseconds / 1e9
             ports, back = data[TCP : TCP + 4], data[TCP + 2 : TCP + 4] + data[TCP : TCP + 2]
             if data[IP + 12 : IP + 16] == self.client:
-                # One that is sent again is as old as it was at first.
+                # A message that is sent again counts from its first segment.
                 self.asked.setdefault(ports, now)
             elif back in self.asked:
                 asked = self.asked.pop(back)
@@ -66,16 +71,21 @@ class Answers:
         return sorted(seconds for asked, seconds in took if begin <= asked < end)
 
 
+CORES = os.sched_getaffinity(0)
+
+
 def keep_off(core):
-    """From here on no thread of this process runs on a core. What it starts later may run there again (`anywhere`)."""
-    place({other for other in os.sched_getaffinity(1) if other != core})
+    """No thread of this process runs on this core until `anywhere`. What the process starts meanwhile keeps off it too."""
+    place(CORES - {core})
 
 
 def anywhere():
-    """This process may run on all cores again."""
-    place(os.sched_getaffinity(1))
+    """This process may run on all of its cores again."""
+    place(CORES)
 
 
 def place(cores):
     for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), cores)
+        # It may have ended meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread), cores)

@@ -399,13 +399,14 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Puts connections to sleep that have been silent for long, a bounded number, and does what is due for those that
-    /// sleep. Once the time for that is `spent`, what else is to be done waits for the next pass, but for a step of each
-    /// kind of work.
+    /// sleep. Once the time for that `is_over`, each kind of work does one more step, and the next pass goes on with the rest:
+    /// connections fall asleep, silent ones are looked for, timers of ends are served, and sleepers are closed for their
+    /// silence.
     pub fn turn<R: RingOps>(
         &mut self,
         around: &mut Around<'_, S, R>,
         now: Instant,
-        spent: &impl Fn() -> bool,
+        is_over: &impl Fn() -> bool,
     ) -> Result<()> {
         self.host.turn();
         self.count_dropped(around.parts.counters);
@@ -414,12 +415,12 @@ impl<S: Default> Hibernation<S> {
         }
         self.refuse_some(around.parts.counters);
         self.note_window(around.idle);
-        // Connections that wait for slots would wait longer than a message does.
+        // A connection that waits for a slot would wait longer than a message does.
         let is_short = self.is_short_of_slots(around.parts.slots, around.parts.acceptor);
-        let has_slept_enough = || !is_short && spent();
-        self.settle(around, has_slept_enough)?;
-        self.look_for_silent(around, is_short, has_slept_enough)?;
-        self.serve_endings(around, spent);
+        let stops = || !is_short && is_over();
+        self.settle(around, stops)?;
+        self.look_for_silent(around, is_short, stops)?;
+        self.serve_endings(around, is_over);
         self.keep_alive(around);
         self.inquire(around);
         if self.drowsy.is_empty() {

@@ -16,9 +16,10 @@ use crate::error::Result;
 use crate::ring::{Buffer, RingOps};
 use crate::token::{ConnId, Operation};
 
-/// How long one pass puts connections to sleep at most, and serves those that sleep, while others have messages: a message
-/// may have to wait for it.
-const TURN_TIME: Duration = Duration::from_micros(100);
+/// While connections have messages, a pass spends so long on putting connections to sleep and on the ends of sleepers: those
+/// messages may have to wait for it. Keepalive probes, and falling asleep while slots are short, are bounded by their
+/// number alone.
+const HIBERNATION_TIME: Duration = Duration::from_micros(100);
 
 /// What sleeps, and the parts of the engine around it.
 type Sleepers<'a, S, R> = (&'a mut Hibernation<S>, Around<'a, S, R>);
@@ -392,9 +393,9 @@ impl<S: Default, P: Platform> Engine<S, P> {
         }
         let platform = self.platform().clone();
         let began = self.has_traffic(now).then(|| platform.now());
-        let spent = || began.is_some_and(|began| platform.now().saturating_duration_since(began) >= TURN_TIME);
+        let is_over = || began.is_some_and(|began| platform.now().saturating_duration_since(began) >= HIBERNATION_TIME);
         match self.sleepers() {
-            Some((hibernation, mut around)) => hibernation.turn(&mut around, now, &spent),
+            Some((hibernation, mut around)) => hibernation.turn(&mut around, now, &is_over),
             None => Ok(()),
         }
     }

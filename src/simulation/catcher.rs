@@ -60,6 +60,17 @@ struct Place {
     woke: Option<u64>,
 }
 
+/// A caught segment.
+#[derive(Debug)]
+struct Record {
+    index: u32,
+    tuple: Tuple,
+    at: CaughtAt,
+    bytes: Vec<u8>,
+    /// It was caught as another connection's.
+    is_stranger: bool,
+}
+
 /// What catches the segments of sleeping connections, and the network beyond it.
 #[derive(Debug)]
 pub struct Catcher {
@@ -73,10 +84,12 @@ pub struct Catcher {
     pub grace: Option<Duration>,
     pub(super) links: BTreeMap<usize, Link>,
     table: BTreeMap<usize, Place>,
+    /// The segment that the shard took last was caught as another's, and the shard has not told of that.
+    untold: bool,
     /// Connections that woke and are in the table yet, each with the number of its wake and the end of a grace period.
     woken: VecDeque<(usize, u64, Instant)>,
     pub(super) transits: u64,
-    caught: VecDeque<(u32, Tuple, CaughtAt, Vec<u8>)>,
+    caught: VecDeque<Record>,
     /// How caught segments wake a shard, as one process says that both have the sleepers.
     pub patience: Patience,
     dropped: u64,
@@ -104,6 +117,7 @@ impl Default for Catcher {
             grace: Some(Duration::from_millis(5)),
             links: BTreeMap::new(),
             table: BTreeMap::new(),
+            untold: false,
             woken: VecDeque::new(),
             transits: 0,
             caught: VecDeque::new(),
@@ -198,7 +212,8 @@ impl Kernel {
             Patience::Awake => is_bare || !catcher.caught.is_empty(),
             Patience::Asleep => is_bare,
         };
-        catcher.caught.push_back((index, tuple, at, segment.bytes(&tuple)));
+        let is_stranger = !catcher.table.contains_key(&peer_of(&tuple));
+        catcher.caught.push_back(Record { index, tuple, at, bytes: segment.bytes(&tuple), is_stranger });
         if let Some((ring, _)) = catcher.poll.filter(|_| !waits) {
             self.work(ring, Work::Catcher);
         }
@@ -488,10 +503,15 @@ impl HibernationHost for SimHost {
     }
 
     fn next_caught(&mut self, bytes: &mut Vec<u8>) -> Option<Caught> {
-        let (index, tuple, at, caught) = self.catcher(|catcher| catcher.caught.pop_front())?;
-        let whole_len = caught.len();
-        *bytes = caught;
-        Some(Caught { index, tuple, at, whole_len })
+        let record = self.catcher(|catcher| {
+            assert!(!catcher.untold, "a segment was caught as another's, and the host was not told");
+            let record = catcher.caught.pop_front()?;
+            catcher.untold = record.is_stranger;
+            Some(record)
+        })?;
+        let whole_len = record.bytes.len();
+        *bytes = record.bytes;
+        Some(Caught { index: record.index, tuple: record.tuple, at: record.at, whole_len })
     }
 
     fn since(&self, at: CaughtAt) -> Duration {
@@ -524,6 +544,11 @@ impl HibernationHost for SimHost {
             kernel.send_raw(tuple, segment);
             Ok(())
         })
+    }
+
+    fn exempt(&mut self, _tuple: &Tuple) -> io::Result<()> {
+        self.catcher(|catcher| catcher.untold = false);
+        Ok(())
     }
 
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {

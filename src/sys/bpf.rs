@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU64;
 pub use program::{ADD, EXCHANGE, FRAME, Instruction, Label, OR, Program, Register, helper};
 
 /// Kinds of maps (`enum bpf_map_type`).
+pub const HASH: u32 = 1;
 pub const ARRAY: u32 = 2;
 pub const ARRAY_OF_MAPS: u32 = 12;
 pub const SOCKET_MAP: u32 = 15;
@@ -18,6 +19,9 @@ pub const RING_BUFFER: u32 = 27;
 
 /// A flag of arrays: user space can map their memory (`BPF_F_MMAPABLE`).
 pub const MMAPABLE: u32 = 1 << 10;
+
+/// A flag of hash maps: each element gets its memory when it is put in (`BPF_F_NO_PREALLOC`).
+pub const ALLOCATES_LATE: u32 = 1;
 
 /// Kinds of programs (`enum bpf_prog_type`).
 pub const SOCKET_FILTER: u32 = 1;
@@ -29,6 +33,7 @@ const AT_SOCKET_LOOKUP: u32 = 36;
 /// Commands (`enum bpf_cmd`).
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
+const MAP_DELETE_ELEM: libc::c_long = 3;
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
 
@@ -93,6 +98,20 @@ pub fn put(map: &OwnedFd, at: u32, descriptor: &impl AsRawFd) -> io::Result<()> 
     let value = descriptor.as_raw_fd();
     let (key, value) = (&raw const at as u64, &raw const value as u64);
     call(MAP_UPDATE_ELEM, &ElementAttributes { map: map.as_raw_fd(), key, value, flags: 0 }).map(drop)
+}
+
+/// Adds a key to a hash map with values of 4 bytes, which mean nothing. Fails with E2BIG where the map is full, and with
+/// ENOMEM.
+pub fn add_key<const BYTES: usize>(map: &OwnedFd, key: &[u8; BYTES]) -> io::Result<()> {
+    let value = 0u32;
+    let (key, value) = (key.as_ptr() as u64, &raw const value as u64);
+    call(MAP_UPDATE_ELEM, &ElementAttributes { map: map.as_raw_fd(), key, value, flags: 0 }).map(drop)
+}
+
+/// Removes a key from a hash map. Fails with ENOENT where the map does not have it.
+pub fn remove_key<const BYTES: usize>(map: &OwnedFd, key: &[u8; BYTES]) -> io::Result<()> {
+    let key = key.as_ptr() as u64;
+    call(MAP_DELETE_ELEM, &ElementAttributes { map: map.as_raw_fd(), key, value: 0, flags: 0 }).map(drop)
 }
 
 /// Loads a program of a kind. Fails with EPERM without CAP_BPF, and with EACCES or EPERM if the verifier refuses the

@@ -23,6 +23,10 @@
 //!
 //! For connections that were dialed there is no listener. `steer` attaches a program to the network namespace that
 //! finds sinks for them: listeners of the catcher's own, with its filter.
+//!
+//! The programs know a connection by its tag and its buckets (`table.rs`). So a few other connections pass for one in the
+//! table: one in 190 million where as many sleep as the table is sized for. A segment of such a *stranger* is caught, and its shard sends it on
+//! with a mark. Filters see the mark, but the program that finds sinks does not, so it is told of strangers (`exempt`).
 
 mod hash;
 mod program;
@@ -44,6 +48,7 @@ use super::attach_program;
 use super::bpf::{self, Mapping, Program};
 use crate::constants::PAGE_BYTES;
 use crate::hibernation::Tuple;
+use hash::{ENDS_BYTES, Words};
 use program::{DROPPED_AT, LINE, Maps, PATIENT_AT, PROCESSES, RESETS_AT, SINK_V4, SINK_V6};
 pub use ring::{Caught, CaughtAt, CaughtSegment, Patience};
 use table::Table;
@@ -51,6 +56,10 @@ use table::Table;
 /// The mark (SO_MARK, socket(7)) of segments that this process makes: the programs let them pass. It must not be the
 /// mark of a rule of this host's routing. These are the letters "c1mh".
 pub const MARK: u32 = u32::from_be_bytes(*b"c1mh");
+
+/// Strangers that are known at most. Each takes some 100 bytes of the kernel's memory. With ten million sleeping connections a
+/// host with a thousand new connections a second gets one in two days.
+const MOST_STRANGERS: u32 = 1_024;
 
 /// The names of its maps, and that of a shard's ring buffer.
 const TABLE: &str = "table";
@@ -138,6 +147,9 @@ pub struct Catcher {
     /// The ring buffers for the programs, by the number of the shard.
     ring_map: OwnedFd,
     words: OwnedFd,
+    /// Strangers, by the bytes of their ends, and whether there are any.
+    strangers: OwnedFd,
+    has_strangers: AtomicBool,
     shared: Arc<Shared>,
     program: OwnedFd,
     /// How many processes used it before this one.
@@ -198,9 +210,12 @@ impl Catcher {
         let mapping = Mapping::new(&words, 0, bytes_of_words(&table), libc::PROT_READ | libc::PROT_WRITE)?;
         let shared = Arc::new(Shared { words: mapping, transits });
         shared.transits().store(0, Ordering::SeqCst);
-        let program = bpf::load(bpf::SOCKET_FILTER, &maps_of(&table, &ring_map, &words, transits).catching())?;
+        let strangers = bpf::create_map(bpf::HASH, ENDS_BYTES as u32, 4, MOST_STRANGERS, bpf::ALLOCATES_LATE)?;
         let rings = rings.into_iter().map(|ring| (ring, AtomicBool::new(false))).collect();
-        Ok(Catcher { table, rings, ring_bytes, ring_map, words, shared, program, processes })
+        let maps = maps_of(&table, [&ring_map, &words, &strangers], transits);
+        let program = bpf::load(bpf::SOCKET_FILTER, &maps.catching())?;
+        let has_strangers = AtomicBool::new(false);
+        Ok(Catcher { table, rings, ring_bytes, ring_map, words, strangers, has_strangers, shared, program, processes })
     }
 
     /// What another process must know to use its maps.
@@ -236,7 +251,22 @@ impl Catcher {
     /// Has the segments of a connection caught, for `shard` with `index`. A transit must be under way if the
     /// connection has a socket.
     pub fn insert(&self, tuple: &Tuple, shard: usize, index: u32) -> Result<(), NoPlace> {
+        if self.has_strangers.load(Ordering::SeqCst) {
+            // It is none from now on. Mostly it never was, and the kernel does not find it.
+            let _ = bpf::remove_key(&self.strangers, &Words::of(tuple).bytes());
+        }
         if shard < self.rings.len() { self.table.insert(tuple, shard, index) } else { Err(NoPlace::Full) }
+    }
+
+    /// A segment with these ends was caught for a connection that has others: if it was no mistake of the moment, it is not
+    /// led to a sink from now on, until a connection with these ends is inserted. Fails with E2BIG where there are
+    /// `MOST_STRANGERS`, and with ENOMEM: segments with these ends are then lost.
+    pub fn exempt(&self, tuple: &Tuple) -> io::Result<()> {
+        if !self.table.finds(tuple) {
+            return Ok(());
+        }
+        self.has_strangers.store(true, Ordering::SeqCst);
+        bpf::add_key(&self.strangers, &Words::of(tuple).bytes())
     }
 
     /// Records that an inserted connection is awake: segments that reach its socket are no longer caught, and those
@@ -321,14 +351,22 @@ impl Catcher {
     }
 
     fn for_programs(&self) -> Maps<'_> {
-        maps_of(&self.table, &self.ring_map, &self.words, self.shared.transits)
+        maps_of(&self.table, [&self.ring_map, &self.words, &self.strangers], self.shared.transits)
+    }
+}
+
+#[cfg(test)]
+impl Catcher {
+    /// The tag of a connection. In a table with one bucket the programs know a connection by it alone.
+    pub fn tag(&self, tuple: &Tuple) -> u32 {
+        self.table.tag(tuple)
     }
 }
 
 /// The maps as programs have them. `transits` is the word in which this process counts its transits.
-fn maps_of<'a>(table: &'a Table, rings: &OwnedFd, words: &OwnedFd, transits: usize) -> Maps<'a> {
-    let (rings, words) = (rings.as_raw_fd(), words.as_raw_fd());
-    Maps { table, rings, words, transits: transits * size_of::<u64>() }
+fn maps_of<'a>(table: &'a Table, maps: [&OwnedFd; 3], transits: usize) -> Maps<'a> {
+    let [rings, words, strangers] = maps.map(AsRawFd::as_raw_fd);
+    Maps { table, rings, words, strangers, transits: transits * size_of::<u64>() }
 }
 
 /// Listens at an address, also where this network has it not: a host may have connections of a family without having its

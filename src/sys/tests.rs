@@ -7,6 +7,7 @@ mod puppet;
 mod restoring;
 mod round_trip;
 mod segments;
+mod strangers;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -97,7 +98,12 @@ struct Scene {
 
 impl Scene {
     fn new(ip: IpAddr) -> Scene {
-        let catcher = Catcher::new(1, 1_000, 0).unwrap();
+        Scene::for_connections(ip, 1_000)
+    }
+
+    /// The table is sized for so many connections.
+    fn for_connections(ip: IpAddr, connections: u64) -> Scene {
+        let catcher = Catcher::new(1, connections, 0).unwrap();
         let listener = TcpListener::bind((ip, 0)).unwrap();
         catcher.attach(&listener).unwrap();
         let caught = catcher.caught(0).unwrap();
@@ -114,7 +120,11 @@ impl Scene {
     fn connection(&self) -> (TcpStream, TcpStream) {
         let address = self.listener.local_addr().unwrap();
         let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
-        let mut theirs = TcpStream::connect((ip, address.port())).unwrap();
+        self.accepted(TcpStream::connect((ip, address.port())).unwrap())
+    }
+
+    /// The same for a connection that was just dialed.
+    fn accepted(&self, mut theirs: TcpStream) -> (TcpStream, TcpStream) {
         let (mut ours, _) = self.listener.accept().unwrap();
         for end in [&theirs, &ours] {
             end.set_read_timeout(Some(PATIENCE)).unwrap();

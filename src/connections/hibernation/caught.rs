@@ -83,8 +83,11 @@ impl<S: Default> Hibernation<S> {
                 self.leave_table(index);
                 self.let_go(&caught);
             }
-            // It was caught before the connection woke, or is of other ends with the same hash.
+            // It was caught before the connection woke, or is of other ends with the same tag.
             Whereabouts::Awake | Whereabouts::Roused | Whereabouts::Away | Whereabouts::Free | Whereabouts::Over => {
+                if !ours && self.host.exempt(&tuple).is_err() {
+                    self.unanswered += 1;
+                }
                 self.let_go(&caught)
             }
         }

@@ -15,10 +15,13 @@ use crate::error::{Errno, Error, Result};
 use crate::ring::RingOps;
 use crate::token::ConnId;
 
-/// Connections whose state is taken in one pass, some 10 us each. A message that comes meanwhile waits for them. They
-/// are as many as segments can wake in one pass (`ARRIVALS_PER_PASS`): otherwise the connections that are awake would
-/// become more and more in an audit of all.
+/// Connections whose state is taken in one pass at most, some 10 us each. They are as many as segments can wake in one pass
+/// (`ARRIVALS_PER_PASS`): otherwise, while slots are short, more would wake than fall asleep. While slots are plenty and
+/// connections have messages, time ends it earlier (`HIBERNATION_TIME`).
 const CHECKPOINTS_PER_PASS: usize = 32;
+
+/// Connections that one pass makes drowsy at most, so that the state of as many can be taken in each of the next passes.
+const DROWSY_PER_PASS: usize = 2 * CHECKPOINTS_PER_PASS;
 
 /// The share of a shard's slots, as a fraction, that is taken when slots are short. The rest lets new connections open
 /// and sleepers wake until the next silent ones sleep.
@@ -42,7 +45,7 @@ impl<S: Default> Hibernation<S> {
         &mut self,
         around: &mut Around<'_, S, R>,
         is_short: bool,
-        has_slept_enough: impl Fn() -> bool,
+        stops: impl Fn() -> bool,
     ) -> Result<()> {
         let now = around.clock.now();
         let counters = around.parts.counters;
@@ -70,7 +73,7 @@ impl<S: Default> Hibernation<S> {
                 self.stamps.pause(conn, now);
                 break;
             }
-            if has_slept_enough() {
+            if stops() || self.drowsy.len() >= before + DROWSY_PER_PASS {
                 break;
             }
         }
@@ -90,8 +93,8 @@ impl<S: Default> Hibernation<S> {
         connections > places && taken * SHORT_OF_SLOTS.1 >= places * SHORT_OF_SLOTS.0
     }
 
-    /// Makes a connection drowsy, if it can sleep. `false` if the kernel has no descriptor or no memory for that: this is
-    /// not the time, for any.
+    /// Makes a connection drowsy, if it can sleep. `false` if the kernel has no descriptor or no memory for that: then none
+    /// can become drowsy now.
     fn make_drowsy<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, conn: ConnId) -> Result<bool> {
         let counters = around.parts.counters;
         let Some(index) = self.index_at(conn).filter(|index| self.entries.whereabouts(*index) == Whereabouts::Awake)
@@ -136,18 +139,14 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Takes the state of some drowsy connections whose grace period has passed.
-    pub(super) fn settle<R: RingOps>(
-        &mut self,
-        around: &mut Around<'_, S, R>,
-        has_slept_enough: impl Fn() -> bool,
-    ) -> Result<()> {
+    pub(super) fn settle<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, stops: impl Fn() -> bool) -> Result<()> {
         for _ in 0..CHECKPOINTS_PER_PASS {
             if !self.grace_is_over() {
                 break;
             }
             let Some(drowsy) = self.drowsy.pop_front() else { break };
             self.fall_asleep(around, drowsy)?;
-            if has_slept_enough() {
+            if stops() {
                 break;
             }
         }

@@ -331,7 +331,7 @@ impl<S: Default> Hibernation<S> {
     }
 
     /// Serves timers of connections that end, and looks for sleeping connections that were silent for too long.
-    pub(super) fn serve_endings<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, spent: &impl Fn() -> bool) {
+    pub(super) fn serve_endings<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, is_over: &impl Fn() -> bool) {
         let now = around.clock.now();
         for _ in 0..TIMERS_PER_PASS {
             let Some(Reverse((due, index))) = self.endings.timers.peek().copied() else { break };
@@ -354,15 +354,15 @@ impl<S: Default> Hibernation<S> {
             if !self.take_step(around.parts.counters, &checkpoint, index, step, 0) {
                 self.set_timer(now, index, closing);
             }
-            if spent() {
+            if is_over() {
                 break;
             }
         }
-        self.close_silent(around, spent);
+        self.close_silent(around, is_over);
     }
 
     /// Looks at some sleeping connections, and closes those that were silent for too long.
-    fn close_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, spent: &impl Fn() -> bool) {
+    fn close_silent<R: RingOps>(&mut self, around: &mut Around<'_, S, R>, is_over: &impl Fn() -> bool) {
         let now = around.clock.now();
         let Some(timeout) = around.idle.timeout() else {
             self.endings.sweep_due = None;
@@ -374,10 +374,6 @@ impl<S: Default> Hibernation<S> {
         }
         let mut closes = 0;
         for _ in 0..self.entries.len().div_ceil(STEPS) {
-            if closes == CLOSES_PER_PASS || closes > 0 && spent() {
-                // It goes on in the next pass.
-                return;
-            }
             let Some(index) = self.entries.next(&mut self.endings.sweep) else { break };
             let is_silent = self.entries.whereabouts(index).is_asleep()
                 && around.idle.is_over(idle::link_of(self.entries.heard(index)));
@@ -386,6 +382,10 @@ impl<S: Default> Hibernation<S> {
                 around.parts.counters.silent.add(1);
                 closes += 1;
                 self.close(around, name, CloseMode::Immediate, CloseReason::IdleTimeout);
+                if closes == CLOSES_PER_PASS || is_over() {
+                    // It goes on in the next pass.
+                    return;
+                }
             }
         }
         self.endings.sweep_due = Some(now.after((timeout / 8).max(SHORTEST_SWEEP) / STEPS));

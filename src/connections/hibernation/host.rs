@@ -106,6 +106,9 @@ pub trait HibernationHost {
     /// Sends a segment to the peer of a sleeping connection.
     fn send(&mut self, tuple: &Tuple, segment: &[u8]) -> io::Result<()>;
 
+    /// A caught segment has these ends, which its connection does not have: has the host find it when it is let go.
+    fn exempt(&mut self, tuple: &Tuple) -> io::Result<()>;
+
     /// Lets a caught segment of `whole_len` bytes go the way that it would have gone. It may change the bytes.
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()>;
 

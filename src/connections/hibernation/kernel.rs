@@ -291,6 +291,10 @@ impl HibernationHost for KernelHost {
         self.answers.answer(tuple.local.ip(), tuple.remote.ip(), segment)
     }
 
+    fn exempt(&mut self, tuple: &Tuple) -> io::Result<()> {
+        self.catcher.exempt(tuple)
+    }
+
     fn reinject(&mut self, tuple: &Tuple, segment: &mut [u8], whole_len: usize) -> io::Result<()> {
         self.reinjector.reinject(tuple, segment, whole_len)
     }

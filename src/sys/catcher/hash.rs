@@ -32,7 +32,21 @@ pub enum Words {
     V6([u32; WORDS_V6]),
 }
 
+/// Bytes of a pair of ends of either family.
+pub const ENDS_BYTES: usize = 40;
+
 impl Words {
+    /// The words as they lie in the programs' stack: those of IPv4 leave the rest zero.
+    pub fn bytes(&self) -> [u8; ENDS_BYTES] {
+        let words = match self {
+            Words::V4(words) => words.as_slice(),
+            Words::V6(words) => words,
+        };
+        let mut bytes = [0; ENDS_BYTES];
+        bytes.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_ne_bytes());
+        bytes
+    }
+
     /// The words of two ends. An IPv4-mapped address counts as IPv4, as it is in the packets.
     pub fn of(tuple: &Tuple) -> Words {
         let port = |end: SocketAddr| end.port().to_be_bytes();

@@ -17,6 +17,7 @@
 
 use std::os::fd::RawFd;
 
+use super::hash::ENDS_BYTES;
 use super::ring::CaughtAt;
 use super::table::{AWAKE, Table, lookup};
 use super::{MARK, RECORD_HEADER};
@@ -57,7 +58,7 @@ const ADDRESSES_V6: (i32, i32) = (8, 32);
 const FROM_NETWORK_HEADER: i32 = 1;
 
 /// The program's stack: the ends of the connection, in the order of the hash's words. IPv4 ends leave the rest zero.
-const ENDS: i16 = -40;
+const ENDS: i16 = -(ENDS_BYTES as i16);
 const PORTS_V4: i16 = ENDS + 8;
 const PORTS_V6: i16 = ENDS + 32;
 /// The key of a lookup, and the flags of a value that let its connection's segments go on.
@@ -106,6 +107,8 @@ pub struct Maps<'a> {
     pub table: &'a Table,
     pub rings: RawFd,
     pub words: RawFd,
+    /// The connections that must not be led to a sink.
+    pub strangers: RawFd,
     /// The byte at which this process counts its transits.
     pub transits: usize,
 }
@@ -142,10 +145,7 @@ impl Maps<'_> {
     fn catch_listed(&self, program: &mut Program, mut miss: Label) {
         let (mut v6, mut hashed) = (Label::default(), Label::default());
         program.load_32(1, 6, MARKED).jump_if(1, MARK.cast_signed(), &mut miss);
-        program.set(2, 0);
-        for at in (ENDS..PORTS_V6).step_by(size_of::<u64>()) {
-            program.store_64(FRAME, at, 2);
-        }
+        clear_ends(program);
         program.load_32(1, 6, PROTOCOL).jump_if(1, IPV6.cast_signed(), &mut v6);
         program.jump_unless(1, IPV4.cast_signed(), &mut miss);
         load_ends(program, ADDRESSES_V4, PORTS_V4, &mut miss);
@@ -204,12 +204,13 @@ impl Maps<'_> {
         program.copy(2, 7).multiply(2, LINE as i32).map_value(1, self.words, LINE as i32).add_register(1, 2);
     }
 
-    /// The program that finds the sockets of segments: for a connection in the table it is the sink of its family.
-    /// `sinks` is a map of sockets: for IPv4, and for IPv6.
+    /// The program that finds the sockets of segments: for a connection in the table it is the sink of its family, unless
+    /// it is a stranger. `sinks` is a map of sockets: for IPv4, and for IPv6.
     pub fn steering(&self, sinks: RawFd) -> Vec<Instruction> {
         let (mut v6, mut hashed, mut miss) = (Label::default(), Label::default(), Label::default());
         let mut program = Program::default();
         program.copy(6, 1).load_32(1, 6, LOOKUP_PROTOCOL).jump_unless(1, libc::IPPROTO_TCP, &mut miss);
+        clear_ends(&mut program);
         program.load_32(1, 6, LOOKUP_FAMILY).jump_if(1, libc::AF_INET6, &mut v6);
         copy_words(&mut program, LOOKUP_REMOTE_V4, ENDS, 1);
         copy_words(&mut program, LOOKUP_LOCAL_V4, ENDS + 4, 1);
@@ -222,6 +223,8 @@ impl Maps<'_> {
         self.table.sum_v6(&mut program, ENDS);
         program.here(hashed);
         self.table.find(&mut program, KEY, &mut miss);
+        program.map(1, self.strangers).copy(2, FRAME).add(2, ENDS.into()).call(helper::MAP_LOOKUP_ELEM);
+        program.jump_unless(0, 0, &mut miss);
         let mut sink = Label::default();
         program.load_32(2, 6, LOOKUP_FAMILY).set(1, SINK_V6).jump_if(2, libc::AF_INET6, &mut sink);
         program.set(1, SINK_V4).here(sink);
@@ -247,6 +250,14 @@ fn load_ends(program: &mut Program, (at, bytes): (i32, i32), ports: i16, miss: &
     program.call(helper::SKB_LOAD_BYTES_RELATIVE).jump_unless(0, 0, miss);
     program.copy(1, 6).set(2, 0).copy(3, FRAME).add(3, ports.into()).set(4, 4);
     program.call(helper::SKB_LOAD_BYTES).jump_unless(0, 0, miss);
+}
+
+/// Fills the ends on the stack with zeros.
+fn clear_ends(program: &mut Program) {
+    program.set(2, 0);
+    for at in (ENDS..0).step_by(size_of::<u64>()) {
+        program.store_64(FRAME, at, 2);
+    }
 }
 
 /// Copies words of a lookup's context onto the stack.

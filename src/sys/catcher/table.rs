@@ -172,6 +172,11 @@ impl Table {
         both.filter(move |cell| cell.load(Ordering::SeqCst) as u32 == places.tag)
     }
 
+    /// Whether the programs find a connection's ends: it is in the table, or they take it for one that is.
+    pub fn finds(&self, tuple: &Tuple) -> bool {
+        self.tagged(self.places(tuple)).next().is_some()
+    }
+
     /// Inserts a connection.
     pub fn insert(&self, tuple: &Tuple, shard: usize, index: u32) -> Result<(), NoPlace> {
         let value = self.division.value(shard, index).ok_or(NoPlace::Full)?;

@@ -10,14 +10,11 @@ const MANY: usize = 4_000;
 /// When all of them sleep.
 const NIGHT: Duration = Duration::from_secs(2);
 
-/// No echo of a connection that is awake takes longer, however many sleepers end at once: a pass takes 32 segments,
-/// each of which may be answered in 7.5 us, and 64 timers.
-const LONGEST_WAIT: Duration = Duration::from_millis(2);
-
-/// The same for FINs and RSTs alone: a pass takes them for 25 us, and the next one answers what came meanwhile.
+/// No echo of a connection that is awake takes longer while sleepers get FINs and RSTs: a pass takes their segments for 25 us,
+/// and each answer takes 7.5 us.
 const WAIT_IN_STORM: Duration = Duration::from_micros(150);
 
-/// The same while many connections fall asleep: a pass spends 100 us on them, and then closes their sockets.
+/// No echo takes longer while many connections fall asleep: a pass spends 100 us on them, and then closes their sockets.
 const WAIT_AT_NIGHTFALL: Duration = Duration::from_micros(300);
 
 /// So many connections sleep at `NIGHT`, and a few others talk from then on.

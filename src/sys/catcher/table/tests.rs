@@ -31,6 +31,11 @@ fn v6(tuple: Tuple) -> Tuple {
 }
 
 impl Table {
+    /// The tag of a connection.
+    pub fn tag(&self, tuple: &Tuple) -> u32 {
+        self.places(tuple).tag
+    }
+
     /// The value of a connection.
     fn value_of(&self, tuple: &Tuple) -> Option<u32> {
         let mut cells = self.tagged(self.places(tuple)).map(|cell| (cell.load(Ordering::SeqCst) >> 32) as u32);
