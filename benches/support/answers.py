@@ -4,9 +4,7 @@ The time in the client's program is not in it. The kernel's delivery of the mess
 runs on the client's core.
 """
 
-import contextlib
 import ctypes
-import os
 import socket
 import struct
 import threading
@@ -69,23 +67,3 @@ class Answers:
         assert dropped == 0, f"{dropped} packets were not seen"
         took, self.took = self.took, []
         return sorted(seconds for asked, seconds in took if begin <= asked < end)
-
-
-CORES = os.sched_getaffinity(0)
-
-
-def keep_off(core):
-    """No thread of this process runs on this core until `anywhere`. What the process starts meanwhile keeps off it too."""
-    place(CORES - {core})
-
-
-def anywhere():
-    """This process may run on all of its cores again."""
-    place(CORES)
-
-
-def place(cores):
-    for thread in os.listdir("/proc/self/task"):
-        # It may have ended meanwhile.
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(thread), cores)

@@ -1,6 +1,7 @@
 """What the benches in Python have in common: a network of their own, and processes of c1m with the events that they print."""
 
 import atexit
+import contextlib
 import ctypes
 import json
 import os
@@ -10,6 +11,8 @@ import threading
 import time
 
 CLONE_NEWNET = 0x40000000
+# The cores on which this process may run.
+CORES = os.sched_getaffinity(0)
 
 
 def own_network(port, ports):
@@ -21,6 +24,24 @@ def own_network(port, ports):
         file.write("1024 65535")
     with open("/proc/sys/net/ipv4/ip_local_reserved_ports", "w") as file:
         file.write(f"{port}-{port + ports - 1}")
+
+
+def keep_off(core):
+    """No thread of this process runs on this core until `anywhere`. What the process starts meanwhile keeps off it too."""
+    run_on(CORES - {core})
+
+
+def anywhere():
+    """This process may run on all of its cores again."""
+    run_on(CORES)
+
+
+def run_on(cores):
+    """All threads of this process run on these cores alone."""
+    for thread in os.listdir("/proc/self/task"):
+        # It may have ended meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread), cores)
 
 
 class Program:

@@ -415,7 +415,7 @@ impl<S: Default> Hibernation<S> {
         }
         self.refuse_some(around.parts.counters);
         self.note_window(around.idle);
-        // A connection that waits for a slot would wait longer than a message does.
+        // While slots are short, time does not end this: connections that wait for a slot wait longer than messages do.
         let is_short = self.is_short_of_slots(around.parts.slots, around.parts.acceptor);
         let stops = || !is_short && is_over();
         self.settle(around, stops)?;

@@ -25,8 +25,9 @@
 //! finds sinks for them: listeners of the catcher's own, with its filter.
 //!
 //! The programs know a connection by its tag and its buckets (`table.rs`). So a few other connections pass for one in the
-//! table: one in 190 million where as many sleep as the table is sized for. A segment of such a *stranger* is caught, and its shard sends it on
-//! with a mark. Filters see the mark, but the program that finds sinks does not, so it is told of strangers (`exempt`).
+//! table: one in 190 million where as many sleep as the table is sized for. A segment of such a *stranger* is caught, and
+//! the shard sends it on with a mark. Filters see the mark. The program that finds sinks cannot see it, and would lead the
+//! segment to a sink again, so that program is told of strangers (`exempt`).
 
 mod hash;
 mod program;
@@ -57,8 +58,8 @@ use table::Table;
 /// mark of a rule of this host's routing. These are the letters "c1mh".
 pub const MARK: u32 = u32::from_be_bytes(*b"c1mh");
 
-/// Strangers that are known at most. Each takes some 100 bytes of the kernel's memory. With ten million sleeping connections a
-/// host with a thousand new connections a second gets one in two days.
+/// Strangers that are known at most. Each takes some 100 bytes of the kernel's memory. Where the table is full, a host with a
+/// thousand new connections a second gets one in two days.
 const MOST_STRANGERS: u32 = 1_024;
 
 /// The names of its maps, and that of a shard's ring buffer.
@@ -252,14 +253,15 @@ impl Catcher {
     /// connection has a socket.
     pub fn insert(&self, tuple: &Tuple, shard: usize, index: u32) -> Result<(), NoPlace> {
         if self.has_strangers.load(Ordering::SeqCst) {
-            // It is none from now on. Mostly it never was, and the kernel does not find it.
+            // This connection is no stranger from now on. The removal fails where it was none.
             let _ = bpf::remove_key(&self.strangers, &Words::of(tuple).bytes());
         }
         if shard < self.rings.len() { self.table.insert(tuple, shard, index) } else { Err(NoPlace::Full) }
     }
 
-    /// A segment with these ends was caught for a connection that has others: if it was no mistake of the moment, it is not
-    /// led to a sink from now on, until a connection with these ends is inserted. Fails with E2BIG where there are
+    /// A segment with these ends was caught for a connection that has others. If the programs still take these ends for those
+    /// of a connection in the table, such segments are not led to a sink from now on, until a connection with these ends is
+    /// inserted. Fails with E2BIG where there are
     /// `MOST_STRANGERS`, and with ENOMEM: segments with these ends are then lost.
     pub fn exempt(&self, tuple: &Tuple) -> io::Result<()> {
         if !self.table.finds(tuple) {

@@ -20,7 +20,7 @@ use crate::token::ConnId;
 /// connections have messages, time ends it earlier (`HIBERNATION_TIME`).
 const CHECKPOINTS_PER_PASS: usize = 32;
 
-/// Connections that one pass makes drowsy at most, so that the state of as many can be taken in each of the next passes.
+/// Connections that one pass makes drowsy at most. While slots are short, a message may have to wait for all of them.
 const DROWSY_PER_PASS: usize = 2 * CHECKPOINTS_PER_PASS;
 
 /// The share of a shard's slots, as a fraction, that is taken when slots are short. The rest lets new connections open

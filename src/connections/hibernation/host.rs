@@ -106,7 +106,8 @@ pub trait HibernationHost {
     /// Sends a segment to the peer of a sleeping connection.
     fn send(&mut self, tuple: &Tuple, segment: &[u8]) -> io::Result<()>;
 
-    /// A caught segment has these ends, which its connection does not have: has the host find it when it is let go.
+    /// A caught segment has these ends, and the connection that it was caught for has others. Once it is let go, the segment
+    /// finds its own socket.
     fn exempt(&mut self, tuple: &Tuple) -> io::Result<()>;
 
     /// Lets a caught segment of `whole_len` bytes go the way that it would have gone. It may change the bytes.

@@ -13,7 +13,7 @@ fn scene_with_strangers(ip: IpAddr, of: impl Fn(SocketAddr, SocketAddr) -> Tuple
     let begun = Instant::now();
     loop {
         assert!(begun.elapsed() < PATIENCE, "no two connections have the same tag");
-        // With new keys each time: some two of all ports have the same tag with two in three sets of keys.
+        // The keys are new each time. With two in three sets of keys two of these ports have the same tag.
         let scene = Scene::for_connections(ip, 1);
         let local = scene.listener.local_addr().unwrap();
         let mut ports = HashMap::new();
@@ -30,73 +30,80 @@ fn scene_with_strangers(ip: IpAddr, of: impl Fn(SocketAddr, SocketAddr) -> Tuple
 
 /// A socket at a source port, if that is free.
 fn bound(ip: IpAddr, port: u16) -> std::io::Result<Socket> {
-    let domain = if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-    let socket = Socket::new(domain, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(ip, port).into())?;
+    let address = SocketAddr::new(ip, port);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Runs a test over IPv4 and over IPv6 with such a scene, in which segments without a listener are led to sinks.
+fn with_strangers(of: impl Fn(SocketAddr, SocketAddr) -> Tuple + Copy, test: impl Fn(Scene, [Socket; 2], SocketAddr)) {
+    if !may_sleep() {
+        return;
+    }
+    for ip in LOOPBACKS {
+        let (scene, sockets) = scene_with_strangers(ip, of);
+        let _steering = scene.catcher.steer(&|_| false).unwrap();
+        let address = scene.listener.local_addr().unwrap();
+        test(scene, sockets, address);
+    }
 }
 
 /// The SYN of a connection that passes for a sleeping one is caught. Once the catcher was told of that it is let go, and the
 /// connection is accepted.
 #[test]
 fn a_connection_that_passes_for_a_sleeping_one_is_accepted() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let (mut scene, [first, second]) = scene_with_strangers(ip, |remote, local| Tuple { remote, local });
-        let _steering = scene.catcher.steer(&|_| false).unwrap();
-        let address = scene.listener.local_addr().unwrap();
-        first.connect(&address.into()).unwrap();
-        let (mut peer, sleeper) = scene.accepted(first.into());
-        let sleeper = scene.put_to_sleep(sleeper, 5);
+    with_strangers(
+        |remote, local| Tuple { remote, local },
+        |mut scene, [first, second], address| {
+            first.connect(&address.into()).unwrap();
+            let (mut peer, sleeper) = scene.accepted(first.into());
+            let sleeper = scene.put_to_sleep(sleeper, 5);
 
-        let dial = thread::spawn(move || second.connect_timeout(&address.into(), PATIENCE).map(|()| second));
-        let kept = scene.next_caught();
-        assert_eq!((kept.index, kept.tuple == sleeper.tuple), (5, false));
-        scene.catcher.exempt(&kept.tuple).unwrap();
-        scene.reinject(&kept);
-        let dialed = dial.join().unwrap().expect("the listener answers");
-        // So is the acknowledgement that ends the handshake: it too reaches the listener.
-        let acknowledgement = scene.next_caught();
-        assert_eq!(acknowledgement.tuple, kept.tuple);
-        scene.reinject(&acknowledgement);
-        let (mut theirs, mut stranger) = scene.accepted(dialed.into());
+            let dial = thread::spawn(move || second.connect_timeout(&address.into(), PATIENCE).map(|()| second));
+            let kept = scene.next_caught();
+            assert_eq!((kept.index, kept.tuple == sleeper.tuple), (5, false));
+            scene.catcher.exempt(&kept.tuple).unwrap();
+            scene.reinject(&kept);
+            let dialed = dial.join().unwrap().expect("the listener answers");
+            // The acknowledgement that ends the handshake is caught too, as it also reaches the listener.
+            let acknowledgement = scene.next_caught();
+            assert_eq!(acknowledgement.tuple, kept.tuple);
+            scene.reinject(&acknowledgement);
+            let (mut theirs, mut stranger) = scene.accepted(dialed.into());
 
-        // The other one sleeps on.
-        peer.write_all(b"still?").unwrap();
-        let kept = scene.next_caught();
-        assert_eq!((kept.index, kept.tuple, kept.payload()), (5, sleeper.tuple, &b"still?"[..]));
-        let mut awake = scene.wake(&sleeper, 5);
-        scene.reinject(&kept);
-        hear(&mut awake, b"still?");
-        exchange(&mut theirs, &mut stranger);
-    }
+            // The other one sleeps on.
+            peer.write_all(b"still?").unwrap();
+            let kept = scene.next_caught();
+            assert_eq!((kept.index, kept.tuple, kept.payload()), (5, sleeper.tuple, &b"still?"[..]));
+            let mut awake = scene.wake(&sleeper, 5);
+            scene.reinject(&kept);
+            hear(&mut awake, b"still?");
+            exchange(&mut theirs, &mut stranger);
+        },
+    );
 }
 
 /// A stranger that sleeps itself, once the other does no more, is a stranger no longer: its segments are caught.
 #[test]
 fn a_stranger_may_sleep_later() {
-    if !may_sleep() {
-        return;
-    }
-    for ip in LOOPBACKS {
-        let (mut scene, [dialed, other]) = scene_with_strangers(ip, |local, remote| Tuple { remote, local });
-        let _steering = scene.catcher.steer(&|_| false).unwrap();
-        let address = scene.listener.local_addr().unwrap();
-        let sleeper = Tuple { remote: address, local: other.local_addr().unwrap().as_socket().unwrap() };
-        scene.catcher.insert(&sleeper, 0, 5).unwrap();
-        dialed.connect(&address.into()).unwrap();
-        let (ours, mut theirs) = scene.accepted(dialed.into());
-        scene.catcher.exempt(&tuple_of(&ours)).unwrap();
-        scene.catcher.remove(&sleeper, 0, 5);
+    with_strangers(
+        |local, remote| Tuple { remote, local },
+        |mut scene, [dialed, other], address| {
+            let sleeper = Tuple { remote: address, local: other.local_addr().unwrap().as_socket().unwrap() };
+            scene.catcher.insert(&sleeper, 0, 5).unwrap();
+            dialed.connect(&address.into()).unwrap();
+            let (ours, mut theirs) = scene.accepted(dialed.into());
+            scene.catcher.exempt(&tuple_of(&ours)).unwrap();
+            scene.catcher.remove(&sleeper, 0, 5);
 
-        scene.catcher.attach(&ours).unwrap();
-        scene.put_to_sleep(ours, 6);
-        theirs.write_all(b"you?").unwrap();
-        let kept = scene.next_caught();
-        assert_eq!((kept.index, kept.payload()), (6, &b"you?"[..]));
-    }
+            scene.catcher.attach(&ours).unwrap();
+            scene.put_to_sleep(ours, 6);
+            theirs.write_all(b"you?").unwrap();
+            let kept = scene.next_caught();
+            assert_eq!((kept.index, kept.payload()), (6, &b"you?"[..]));
+        },
+    );
 }
 
 /// Only strangers are kept: what else was caught by mistake takes no place.
